@@ -1,0 +1,552 @@
+"""Stage 8, apply: carry a plan out, so that a kill at any moment loses nothing.
+
+For each change: is the plan still true (probe) -> intent on disk -> steps -> did it work (probe) -> end on disk.
+Changes of one target that wait for nothing elsewhere go out together as a batch: one probe, one transaction for their
+intents, one round trip for their steps, one probe.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from reconciler import inventory as inventory_of
+from reconciler.connections import Pool
+from reconciler.diff import diff
+from reconciler.errors import (
+    ConnectError,
+    ConnectionLost,
+    LeaseLost,
+    PlanError,
+    ProbeFailed,
+    ReconcilerError,
+    StepFailed,
+)
+from reconciler.journal import Journal, RunRecord, records
+from reconciler.lease import Leases
+from reconciler.model import Action, Change, Finding, Outcome, Readiness, Resource, Step, StepResult, Work
+from reconciler.plan import Plan, audit, from_text, to_text
+from reconciler.probe import Observed, Unprobed, probe_target
+from reconciler.registry import Registry
+from reconciler.resolve import topological
+from reconciler.secrets import Secrets
+from reconciler.store import Store
+
+READY_SECONDS: Final = 60.0
+"""How long an object may take from being as desired to working."""
+
+
+class Emit(Protocol):
+    """Is told what happens, as it happens; must be quick and safe to call from several threads."""
+
+    def __call__(self, event: str, **fields: Any) -> None: ...
+
+
+def silent(event: str, **fields: Any) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a change ended, and why if not well."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass
+class Result:
+    """What came of a run."""
+
+    run: str
+    ended: dict[str, Ended] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    def count(self, outcome: Outcome) -> int:
+        """How many changes ended like this."""
+        return sum(e.outcome is outcome for e in self.ended.values())
+
+    @property
+    def ok(self) -> bool:
+        """Everything was done."""
+        return all(e.outcome is Outcome.DONE for e in self.ended.values())
+
+    @property
+    def summary(self) -> str:
+        """`3 done, 1 failed`."""
+        return ", ".join(f"{self.count(o)} {o.value}" for o in Outcome if self.count(o)) or "nothing to do"
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a run works with.
+
+    Attributes:
+        parallel: how many targets are worked on at once.
+        stop: when set, no new batch starts.
+        sleep: waits; replaced in tests.
+    """
+
+    registry: Registry
+    pool: Pool
+    store: Store
+    secrets: Secrets
+    emit: Emit = silent
+    parallel: int = 20
+    stop: threading.Event = field(default_factory=threading.Event)
+    sleep: Callable[[float], None] = time.sleep
+
+
+def apply(plan: Plan, run: str, means: Means, *, command: str = "apply") -> Result:
+    """Carry out a plan.
+
+    Raises:
+        PlanRefused: another run holds a lock on one of the targets.
+        StoreError: the journal cannot be written; what was not journalled was not done.
+    """
+    journal = Journal(means.store, run)
+    journal.begin(command, to_text(plan))
+    return _Run(plan, journal, means, {}, frozenset()).go()
+
+
+def resume(record: RunRecord, means: Means) -> Result:
+    """Finish a run that was killed: look at every change that was begun, and go on.
+
+    Raises:
+        PlanError: the run came to its end already.
+    """
+    if record.ended is not None:
+        raise PlanError(f"Run {record.id} came to its end ({record.status}). Make a new plan instead.")
+    plan = from_text(record.plan, means.registry, resume=True)
+    begun: set[str] = set()
+    ended: dict[str, Ended] = {}
+    for entry in records(means.store, record.id):
+        if entry.address and entry.event == "intent":
+            begun.add(entry.address)
+        elif entry.address and entry.event == "end":
+            ended[entry.address] = Ended(Outcome(entry.body["outcome"]), entry.body["reason"])
+    return _Run(plan, Journal(means.store, record.id), means, ended, frozenset(begun - ended.keys())).go()
+
+
+class _Run:
+    """One run: what is waiting, what is under way, what ended."""
+
+    def __init__(
+        self, plan: Plan, journal: Journal, means: Means, ended: Mapping[str, Ended], begun: frozenset[str]
+    ) -> None:
+        self._plan, self._journal, self._means, self._begun = plan, journal, means, begun
+        self._leases = Leases(means.store, journal.run)
+        self._result = Result(journal.run, dict(ended), unknown=dict(plan.unknown))
+        self._changes = {c.address: c for c in plan.changes}
+        self._check_key()
+
+    def _check_key(self) -> None:
+        if self._plan.key_id and self._plan.key_id != self._means.secrets.key_id:
+            raise PlanError(
+                "The plan seals secrets with another key than this state folder has. Make the plan here, or share the "
+                "folder's `key` file."
+            )
+
+    def go(self) -> Result:
+        means, plan = self._means, self._plan
+        targets = sorted({c.resource.target for c in plan.changes})
+        self._leases.take(targets)
+        status = "failed"
+        try:
+            means.emit("apply_started", run=self._journal.run, changes=len(self._changes), targets=targets)
+            with ThreadPoolExecutor(means.parallel, thread_name_prefix="apply") as executor:
+                self._schedule(executor)
+                self._note_ownership()
+                self._audit(executor)
+            status = "done" if self._result.ok else "failed"
+        finally:
+            self._leases.free()
+            # A run that the user interrupted, or that could not write its journal, stays open for `resume`.
+            if len(self._result.ended) == len(self._changes):
+                self._journal.end(status, self._result.summary)
+        means.emit("apply_finished", run=self._journal.run, **{o.value: self._result.count(o) for o in Outcome})
+        return self._result
+
+    # -------------------------------------------------------------------------------------------- order
+
+    def _schedule(self, executor: ThreadPoolExecutor) -> None:
+        """Give each target its next batch as soon as what that waits for elsewhere is done."""
+        order = topological(self._plan.edges)
+        islands = _islands(order, self._plan.edges, self._changes)
+        running: dict[Future[dict[str, Ended]], tuple[int, str]] = {}
+        busy: set[str] = set()
+        started: set[str] = set(self._result.ended)
+        to_look_at = set(range(len(islands)))
+        while True:
+            for index in sorted(to_look_at):
+                self._skip_hopeless(islands[index], started)
+                for target, batch in self._batches(islands[index], busy, started).items():
+                    if self._means.stop.is_set():
+                        continue
+                    busy.add(target)
+                    started.update(c.address for c, _ in batch)
+                    running[executor.submit(self._batch, target, batch)] = (index, target)
+            to_look_at.clear()
+            if not running:
+                return
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                index, target = running.pop(future)
+                busy.discard(target)
+                to_look_at.add(index)
+                self._result.ended.update(future.result())
+
+    def _batches(
+        self, island: Sequence[str], busy: set[str], started: set[str]
+    ) -> dict[str, list[tuple[Change[Any], list[str]]]]:
+        """For each idle target, the changes that can go out now, each with those of the batch that it stands on."""
+        ended = self._result.ended
+        batches: dict[str, list[tuple[Change[Any], list[str]]]] = {}
+        # node -> the target whose batch it would be in ("" = it is done), and its nearest changes in that batch
+        placed: dict[str, tuple[str, list[str]]] = {}
+        for node in island:
+            if node in ended:
+                if ended[node].outcome is Outcome.DONE:
+                    placed[node] = ("", [])
+                continue
+            before = self._plan.edges[node]
+            if node in started or not all(b in placed for b in before):
+                continue
+            places = {placed[b][0] for b in before} - {""}
+            nearest = list(dict.fromkeys(a for b in before for a in placed[b][1]))
+            change = self._changes.get(node)
+            if change is None:
+                if len(places) <= 1:
+                    placed[node] = (places.pop() if places else "", nearest)
+                continue
+            target = change.resource.target
+            if target not in busy and places <= {target}:
+                placed[node] = (target, [node])
+                batches.setdefault(target, []).append((change, nearest))
+        return batches
+
+    def _skip_hopeless(self, island: Sequence[str], started: set[str]) -> None:
+        """What stands on something that did not work is not tried."""
+        ended = self._result.ended
+        hopeless: dict[str, str] = {a: a for a, e in ended.items() if e.outcome is not Outcome.DONE}
+        skipped = {}
+        for node in island:
+            if node in started:
+                continue
+            cause = next((hopeless[b] for b in self._plan.edges[node] if b in hopeless), None)
+            if cause is None:
+                continue
+            hopeless[node] = cause
+            if node in self._changes:
+                reason = f"it needs {cause}, which is {ended[cause].outcome.value}" if cause in ended else f"it needs {cause}"
+                skipped[node] = Ended(Outcome.SKIPPED, reason)
+        if skipped:
+            started.update(skipped)
+            self._finish("", skipped, {})
+            ended.update(skipped)
+
+    # -------------------------------------------------------------------------------------------- one batch
+
+    def _batch(self, target: str, batch: Sequence[tuple[Change[Any], list[str]]]) -> dict[str, Ended]:
+        """Everything that happens to one target in one go."""
+        for change, _ in batch:
+            self._means.emit("change_started", address=change.address, action=change.action.value, target=target)
+        try:
+            return self._carry_out(target, batch)
+        except LeaseLost as error:
+            ended = {c.address: Ended(Outcome.SKIPPED, str(error)) for c, _ in batch}
+            self._announce(ended)
+            return ended
+
+    def _carry_out(self, target: str, batch: Sequence[tuple[Change[Any], list[str]]]) -> dict[str, Ended]:
+        changes = {c.address: c for c, _ in batch}
+        after = {c.address: near for c, near in batch}
+        try:
+            observed = self._probe(target, changes.values())
+        except (ConnectError, ConnectionLost) as error:
+            reason = f"{error} Nothing was changed."
+            outcome = {a: Outcome.UNKNOWN if a in self._begun else Outcome.SKIPPED for a in changes}
+            return self._finish(target, {a: Ended(o, reason) for a, o in outcome.items()}, changes)
+        ended: dict[str, Ended] = {}
+        todo: dict[str, Change[Any]] = {}
+        for address, change in changes.items():
+            verdict = self._still_true(change, observed[address], bool(after[address]))
+            if isinstance(verdict, Ended):
+                ended[address] = verdict
+            else:
+                todo[address] = verdict
+        # Whatever stands on a change that is refused here is not tried either.
+        for address in list(todo):
+            cause = next((b for b in after[address] if b in ended and ended[b].outcome is not Outcome.DONE), None)
+            if cause:
+                del todo[address]
+                ended[address] = Ended(Outcome.SKIPPED, f"it needs {cause}, which is {ended[cause].outcome.value}")
+        ended |= self._steps(target, todo, after)
+        return self._finish(target, ended, changes)
+
+    def _still_true(self, planned: Change[Any], state: Observed, follows: bool) -> Change[Any] | Ended:
+        """What to do with a planned change now that we have looked again; `Ended` where there is nothing to do."""
+        if isinstance(state, Unprobed):
+            return Ended(Outcome.FAILED, f"{state.reason} Nothing was changed.")
+        try:
+            fresh = self._diff(planned.resource, state)
+        except ReconcilerError as error:
+            return Ended(Outcome.FAILED, f"{error} Nothing was changed.")
+        same = fresh.digest == planned.digest
+        if planned.address in self._begun:
+            if fresh.action is Action.NOOP:
+                return Ended(Outcome.DONE, "it was done before the run was killed")
+            if same or _is_between(planned, fresh, self._means.registry):
+                return planned if same else fresh
+            return Ended(
+                Outcome.UNKNOWN,
+                "the run was killed here, and the object is now neither as before nor as desired "
+                f"({_differing(fresh)}). Look at it, then plan again.",
+            )
+        if same:
+            return planned
+        if fresh.action is Action.NOOP:
+            return Ended(Outcome.DONE, "it is as desired already")
+        moved = follows or any(self._changed_before(b) for b in self._plan.edges.get(planned.address, ()))
+        if moved:
+            return fresh
+        return Ended(Outcome.FAILED, f"it changed since the plan was made ({_differing(fresh)}). Plan again.")
+
+    def _changed_before(self, node: str) -> bool:
+        """Whether this run changed a node, or something that it stands on."""
+        todo, seen = [node], set()
+        while todo:
+            node = todo.pop()
+            if node in self._result.ended:
+                return True
+            if node not in seen:
+                seen.add(node)
+                todo.extend(self._plan.edges.get(node, ()))
+        return False
+
+    def _steps(self, target: str, todo: Mapping[str, Change[Any]], after: Mapping[str, list[str]]) -> dict[str, Ended]:
+        """Intents, steps, verification; once more for what something else in the batch has moved meanwhile."""
+        ended: dict[str, Ended] = {}
+        for last in (False, True):
+            if not todo:
+                break
+            failed = self._execute(target, todo, after)
+            ended |= failed
+            left = {a: c for a, c in todo.items() if a not in failed}
+            again: dict[str, Change[Any]] = {}
+            for address, verdict in self._verify(target, left).items():
+                if isinstance(verdict, Ended):
+                    ended[address] = verdict
+                elif after[address] and not last:
+                    again[address] = verdict
+                else:
+                    text = f"its steps ended well, but it is still not as desired ({_differing(verdict)})."
+                    ended[address] = Ended(Outcome.FAILED, text)
+            todo = again
+        return ended
+
+    def _execute(self, target: str, todo: Mapping[str, Change[Any]], after: Mapping[str, list[str]]) -> dict[str, Ended]:
+        """Write the intents, run the steps; gives those that did not work."""
+        ended: dict[str, Ended] = {}
+        works = []
+        for address, change in todo.items():
+            try:
+                works.append(Work(address, self._spell(change), [a for a in after[address] if a in todo]))
+            except ReconcilerError as error:
+                ended[address] = Ended(Outcome.FAILED, f"{error} Nothing was changed.")
+        for work in works:
+            if any(a in ended for a in work.after):
+                ended[work.address] = Ended(Outcome.SKIPPED, f"it needs {work.after[0]}, which failed")
+        works = [w for w in works if w.address not in ended]
+        with self._means.store.write() as db:
+            self._leases.check(db, target)
+            for work in works:
+                change = todo[work.address]
+                steps = [str(step) for step in work.steps]
+                self._journal.write(db, "intent", work.address, action=change.action, observed=change.digest, steps=steps)
+        titles = {work.address: work.steps for work in works}
+        connection = self._means.pool.get(target)
+        try:
+            for result in connection.execute(works, self._means.secrets.reveal):
+                self._step_ended(result, titles[result.address][result.index], todo, ended)
+        except (ConnectError, ConnectionLost) as error:
+            self._means.emit("connection_lost", target=target, reason=str(error))
+        except ReconcilerError as error:
+            # Before anything was sent: a secret that cannot be revealed, for example.
+            ended |= {w.address: Ended(Outcome.FAILED, f"{error} Nothing was changed.") for w in works}
+        return ended
+
+    def _step_ended(
+        self, result: StepResult, step: Step, todo: Mapping[str, Change[Any]], ended: dict[str, Ended]
+    ) -> None:
+        output = self._means.secrets.redact(result.output)
+        if result.status is None:
+            if result.address not in ended:
+                ended[result.address] = Ended(Outcome.SKIPPED, "something that it needs failed")
+            return
+        self._means.emit(
+            "step_finished", address=result.address, step=str(step), status=result.status, output=output[-2000:]
+        )
+        if result.status != 0:
+            ended[result.address] = Ended(Outcome.FAILED, str(StepFailed(str(step), result.status, output)))
+
+    def _verify(self, target: str, changes: Mapping[str, Change[Any]]) -> dict[str, Ended | Change[Any]]:
+        """Look whether it worked: `Ended` where that is certain, else the change that is still needed."""
+        verdicts: dict[str, Ended | Change[Any]] = {}
+        waiting = dict(changes)
+        deadline = time.monotonic() + READY_SECONDS
+        while waiting:
+            try:
+                observed = self._probe(target, waiting.values())
+            except (ConnectError, ConnectionLost) as error:
+                reason = f"{error} What became of it is not known; `reconciler resume` looks again."
+                return verdicts | {a: Ended(Outcome.UNKNOWN, reason) for a in waiting}
+            for address, change in list(waiting.items()):
+                verdict = self._judge(change, observed[address], deadline)
+                if verdict is not None:
+                    verdicts[address] = verdict
+                    del waiting[address]
+            if waiting:
+                self._means.sleep(0.3)
+        return verdicts
+
+    def _judge(self, change: Change[Any], state: Observed, deadline: float) -> Ended | Change[Any] | None:
+        """`None` = not ready yet, look again."""
+        if isinstance(state, Unprobed):
+            return Ended(Outcome.UNKNOWN, state.reason)
+        fresh = self._diff(change.resource, state)
+        kind = self._means.registry.type_of(change.resource.type)
+        readiness = kind.ready(state) if state is not None else Readiness.READY
+        if readiness is Readiness.WAITING and time.monotonic() < deadline and not self._means.stop.is_set():
+            return None
+        if fresh.action is not Action.NOOP:
+            return fresh
+        if readiness is Readiness.READY:
+            return Ended(Outcome.DONE)
+        return Ended(Outcome.FAILED, "it is as desired, but it does not work.")
+
+    # -------------------------------------------------------------------------------------------- small parts
+
+    def _probe(self, target: str, changes: Iterable[Change[Any]]) -> dict[str, Observed]:
+        resources = [c.resource for c in changes]
+        return probe_target(resources, self._means.registry, self._means.pool.get(target).read)
+
+    def _diff(self, resource: Resource[Any], state: Any) -> Change[Any]:
+        return diff(resource, state, self._means.registry.type_of(resource.type), self._means.secrets.seal)
+
+    def _spell(self, change: Change[Any]) -> list[Step]:
+        kind = self._means.registry.type_of(change.resource.type)
+        assert kind.steps is not None
+        return spell(change, kind.steps)
+
+    def _finish(
+        self, target: str, ended: Mapping[str, Ended], changes: Mapping[str, Change[Any]]
+    ) -> dict[str, Ended]:
+        """Put outcomes and ownership on disk, in one transaction."""
+        with self._means.store.write() as db:
+            for address, end in ended.items():
+                self._journal.write(db, "end", address, outcome=end.outcome, reason=self._means.secrets.redact(end.reason))
+                change = changes.get(address)
+                if change is None or end.outcome is not Outcome.DONE:
+                    continue
+                if change.action is Action.DELETE:
+                    inventory_of.forget(db, [address])
+                else:
+                    created = change.action in (Action.CREATE, Action.REPLACE)
+                    inventory_of.record(db, change.resource, self._journal.run, created=created)
+        self._announce(ended)
+        return dict(ended)
+
+    def _announce(self, ended: Mapping[str, Ended]) -> None:
+        for address, end in ended.items():
+            reason = self._means.secrets.redact(end.reason)
+            self._means.emit("change_finished", address=address, outcome=end.outcome.value, reason=reason)
+
+    def _note_ownership(self) -> None:
+        with self._means.store.write() as db:
+            for resource in self._plan.adopt:
+                inventory_of.record(db, resource, self._journal.run, created=False)
+            inventory_of.forget(db, self._plan.release)
+
+    def _audit(self, executor: ThreadPoolExecutor) -> None:
+        """Look at the audits again, now that things have changed."""
+        by_target: dict[str, list[Resource[Any]]] = {}
+        touched = {self._changes[a].resource.target for a in self._result.ended if a in self._changes}
+        for resource in self._plan.audits:
+            if resource.target in touched:
+                by_target.setdefault(resource.target, []).append(resource)
+
+        def one(target: str) -> dict[str, Observed]:
+            return probe_target(by_target[target], self._means.registry, self._means.pool.get(target).read)
+
+        futures = {target: executor.submit(one, target) for target in by_target}
+        for target, future in futures.items():
+            try:
+                states = future.result()
+            except (ConnectError, ConnectionLost, ProbeFailed) as error:
+                self._result.unknown |= {r.address: str(error) for r in by_target[target]}
+                continue
+            for resource in by_target[target]:
+                state = states[resource.address]
+                if isinstance(state, Unprobed):
+                    self._result.unknown[resource.address] = state.reason
+                    continue
+                kind = self._means.registry.type_of(resource.type)
+                self._result.findings += audit(resource, state, kind, self._means.secrets.seal)
+        untouched = [f for f in self._plan.findings if f.address not in {r.address for rs in by_target.values() for r in rs}]
+        self._result.findings += untouched
+
+
+def spell(change: Change[Any], steps: Callable[[Change[Any]], Iterable[Step]]) -> list[Step]:
+    """The steps of a change; a replacement is a deletion and a creation."""
+    if change.action is not Action.REPLACE:
+        return list(steps(change))
+    gone = Change(change.resource, Action.DELETE, change.before, None)
+    made = Change(change.resource, Action.CREATE, None, change.after, change.differences)
+    return [*steps(gone), *steps(made)]
+
+
+def _is_between(planned: Change[Any], fresh: Change[Any], registry: Registry) -> bool:
+    """Whether a killed change can have left this: every attribute that still differs is as it was before, or the
+    object was being created or removed in several steps."""
+    if planned.action is Action.REPLACE and fresh.before is None:
+        return True
+    if planned.before is None or fresh.before is None:
+        steps = registry.type_of(planned.resource.type).steps
+        return steps is not None and len(spell(planned, steps)) > 1
+    seen = {d.attribute: d.before for d in planned.differences}
+    return all(
+        d.before == planned.before.get(d.attribute) or (d.attribute in seen and d.before == seen[d.attribute])
+        for d in fresh.differences
+    )
+
+
+def _differing(change: Change[Any]) -> str:
+    return ", ".join(sorted(change.changed)) or change.action.value
+
+
+def _islands(order: Sequence[str], edges: Mapping[str, Sequence[str]], changes: Mapping[str, Change[Any]]) -> list[list[str]]:
+    """Split the nodes into groups that have no edge and no target in common, each in order (union-find)."""
+    parent: dict[str, str] = {}
+
+    def root(node: str) -> str:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for node in order:
+        if node in changes:
+            parent[root(f"@{changes[node].resource.target}")] = root(node)
+        for before in edges[node]:
+            parent[root(before)] = root(node)
+    groups: dict[str, list[str]] = {}
+    for node in order:
+        groups.setdefault(root(node), []).append(node)
+    return list(groups.values())

@@ -1,0 +1,54 @@
+# What every script on a host may use. POSIX sh, coreutils. $ROOT prefixes paths of an offline image and is empty
+# on a live host; $OFFLINE is 1 where nothing runs.
+umask 022
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin
+case $PATH in :*) PATH=${PATH#:} ;; esac
+
+# meta PATH...: "type|mode|owner|group|size|mtime|ctime|path" for each path that exists.
+meta() {
+    [ $# -gt 0 ] || return 0
+    if [ -z "$ROOT" ]; then
+        stat -c '%F|%a|%U|%G|%s|%.9Y|%.9Z|%n' -- "$@" 2>/dev/null
+    else
+        for _p; do set -- "$@" "$ROOT$_p"; shift; done
+        stat -c '%F|%a|%U|%G|%s|%.9Y|%.9Z|%n' -- "$@" 2>/dev/null | owned
+    fi
+    return 0
+}
+
+# inside PATH: the folder of a path lies, links resolved, inside the image. Always true on a live host.
+inside() {
+    [ -z "$ROOT" ] && return 0
+    _d=$ROOT${1%/*}
+    while [ ! -d "$_d" ]; do _d=${_d%/*}; done
+    case $(cd -P -- "$_d" && pwd -P)/ in
+        "$(cd -P -- "$ROOT" && pwd -P)"/*) return 0 ;;
+    esac
+    echo "$1: a symbolic link on the way leads out of the image"
+    return 1
+}
+
+# own PATH OWNER GROUP: give a path away; an empty OWNER or GROUP keeps what is there.
+own() {
+    [ -z "$2$3" ] || chown -h -- "$2${3:+:$3}" "$ROOT$1"
+}
+
+# put PATH MODE OWNER GROUP <base64: write a file atomically. An empty MODE, OWNER or GROUP keeps what is there.
+put() {
+    _f=$ROOT$1
+    inside "$1" || return 1
+    if [ -L "$_f" ]; then echo "$1 is a symbolic link; it is not replaced by a file"; return 1; fi
+    if [ -d "$_f" ]; then echo "$1 is a directory; it is not replaced by a file"; return 1; fi
+    _t=$(mktemp -- "${_f%/*}/.reconciler.XXXXXX") || return 1
+    if [ -e "$_f" ]; then cp --attributes-only --preserve=all -- "$_f" "$_t"; else chmod 644 "$_t"; fi &&
+        base64 -d >"$_t" &&
+        { [ -z "$3$4" ] || chown -- "$3${4:+:$4}" "$_t"; } &&
+        { [ -z "$2" ] || chmod -- "$2" "$_t"; } &&
+        sync -- "$_t" &&
+        mv -fT -- "$_t" "$_f" &&
+        { [ -z "$ROOT" ] || own "$1" "$3" "$4"; } &&
+        sync -- "${_f%/*}" && return 0
+    rm -f -- "$_t"
+    return 1
+}

@@ -1,0 +1,189 @@
+"""Reads and steps over one POSIX shell that stays open: the common part of ssh, local and image connections.
+
+One program is started on the target: a loop that reads a length, then that many bytes of script, and evaluates them.
+Each message asks for a round of reads or a batch of steps; its answers come back as text between marks that carry a
+random number of 128 bits, so that no output can be taken for a mark. So a host is probed and changed over one
+connection and one exec, with one round trip per message, and no value ever stands in the process list.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final, Protocol
+
+from reconciler.errors import ConnectError, ConnectionLost, ContractError
+from reconciler.model import Put, Read, Reply, Run, Secret, Sh, Step, StepResult, Work
+
+LOOP: Final = 'while IFS= read -r n; do eval "$(head -c "$n")"; done'
+"""What runs on the target."""
+
+WITHHELD: Final = "(output withheld: this step handles a secret)"
+MAX_OUTPUT: Final = 64 * 1024
+"""Characters kept of one step's output: the end of it."""
+
+
+class Channel(Protocol):
+    """Two byte streams to a shell that runs `LOOP`."""
+
+    def send(self, content: bytes) -> None:
+        """Write all of it.
+
+        Raises:
+            ConnectionLost: it cannot be written.
+        """
+
+    def receive(self) -> bytes:
+        """Some bytes, at least one; none at the end.
+
+        Raises:
+            ConnectionLost: the stream broke.
+        """
+
+    def complaint(self) -> str:
+        """What the shell or its way printed as errors so far."""
+
+    def close(self) -> None:
+        """Free it. Never raises."""
+
+
+class Shell:
+    """A connection to a host by way of a shell.
+
+    Args:
+        name: the target, for messages.
+        start: opens the channel; called when it is first needed.
+        settings: shell assignments that go before every message, such as `ROOT`.
+    """
+
+    def __init__(self, name: str, start: Callable[[], Channel], settings: str = "ROOT= OFFLINE=") -> None:
+        self._name, self._start, self._settings = name, start, settings
+        self._channel: Channel | None = None
+        self._greeted = False
+
+    def read(self, reads: Sequence[Read]) -> list[Reply]:
+        """See `Connection.read`."""
+        parts = []
+        for index, one in enumerate(reads):
+            arguments = " ".join(map(shlex.quote, one.args))
+            parts.append(f"( set -- {arguments}\n{one.sh}\n) </dev/null 2>/dev/null; mark {index} $?\n")
+        replies = [Reply(text, status) for _, status, text in self._ask("".join(parts))]
+        if len(replies) != len(reads):
+            raise ConnectionLost(f"{self._name}: the answer ended early. {self._last_words()}")
+        return replies
+
+    def execute(self, batch: Sequence[Work], reveal: Callable[[Secret], str]) -> Iterator[StepResult]:
+        """See `Connection.execute`."""
+        index_of = {work.address: i for i, work in enumerate(batch)}
+        steps: list[tuple[str, int, bool]] = []
+        parts = []
+        for number, work in enumerate(batch):
+            broken = "".join(f"${{f{index_of[a]}}}" for a in work.after if a in index_of)
+            parts.append(f"f{number}={broken}\n")
+            for position, step in enumerate(work.steps):
+                parts.append(
+                    f'if [ -z "$f{number}" ]; then ( {_spell(step, reveal)}\n) 2>&1; s=$?; '
+                    f"[ $s -eq 0 ] || f{number}=1; else s=-1; fi; mark {len(steps)} $s\n"
+                )
+                steps.append((work.address, position, _is_secret(step)))
+        for number, status, text in self._ask("".join(parts)):
+            address, position, secret = steps[number]
+            output = WITHHELD if secret and text.strip() else text[-MAX_OUTPUT:]
+            yield StepResult(address, position, None if status < 0 else status, output)
+
+    def close(self) -> None:
+        """See `Connection.close`."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _ask(self, script: str) -> Iterator[tuple[int, int, str]]:
+        """Send one message; yield `(number, status, text)` of each part as it arrives."""
+        nonce = secrets.token_hex(16)
+        message = (
+            f"{self._settings}\n{'' if self._greeted else _prelude()}"
+            f"mark() {{ printf '\\n{nonce} %s %s\\n' \"$1\" \"$2\"; }}\n{script}mark end 0\n"
+        ).encode("utf-8", "surrogateescape")
+        if self._channel is None:
+            self._channel = self._start()
+        channel = self._channel
+        try:
+            channel.send(f"{len(message)}\n".encode() + message)
+        except ConnectionLost as error:
+            if not self._greeted:
+                raise ConnectError(f"{self._name}: no shell: {self._last_words() or error}") from None
+            raise
+        mark = f"\n{nonce} ".encode()
+        buffer = bytearray()
+        searched = 0
+        while True:
+            found = buffer.find(mark, searched)
+            end = buffer.find(b"\n", found + len(mark)) if found >= 0 else -1
+            if end < 0:
+                searched = max(0, len(buffer) - len(mark)) if found < 0 else found
+                chunk = channel.receive()
+                if not chunk:
+                    raise self._ended(buffer)
+                buffer += chunk
+                continue
+            number, status = bytes(buffer[found + len(mark) : end]).decode().split()
+            text = bytes(buffer[:found]).decode("utf-8", "surrogateescape")
+            del buffer[: end + 1]
+            searched = 0
+            self._greeted = True
+            if number == "end":
+                return
+            yield int(number), int(status), text
+
+    def _ended(self, rest: bytearray) -> Exception:
+        words = self._last_words() or bytes(rest[-300:]).decode("utf-8", "replace").strip()
+        greeted, self._greeted = self._greeted, False
+        self.close()
+        if not greeted:
+            return ConnectError(f"{self._name}: no shell: {words or 'the session ended at once'}")
+        return ConnectionLost(f"{self._name}: the session ended in the middle. {words}".strip())
+
+    def _last_words(self) -> str:
+        return self._channel.complaint().strip()[-500:] if self._channel else ""
+
+
+def _spell(step: Step, reveal: Callable[[Secret], str]) -> str:
+    """A step as shell text; every value goes through `shlex.quote` or base64."""
+    match step:
+        case Put(path, content, mode, owner, group):
+            arguments = " ".join(shlex.quote(v or "") for v in (path, mode, owner, group))
+            return f"put {arguments} <<'.'\n{_base64(content, reveal)}\n."
+        case Run(argv, stdin, _):
+            if not all(isinstance(word, str) for word in argv):
+                raise ContractError("a resource type", f"A word of `{argv[0]} ...` is no text.")
+            command = " ".join(map(shlex.quote, argv))
+            return _fed("", command, stdin, reveal)
+        case Sh(text, args, stdin, _):
+            arguments = " ".join(map(shlex.quote, args))
+            return _fed(f"step() {{ set -e; set -- {arguments}\n{text}\n}}\n", "step", stdin, reveal)
+
+
+def _fed(before: str, command: str, stdin: str | bytes | Secret | None, reveal: Callable[[Secret], str]) -> str:
+    if stdin is None:
+        return f"{before}{command} </dev/null"
+    return f"{before}base64 -d <<'.' | {command}\n{_base64(stdin, reveal)}\n."
+
+
+def _base64(content: str | bytes | Secret, reveal: Callable[[Secret], str]) -> str:
+    if isinstance(content, Secret):
+        content = reveal(content)
+    raw = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    return base64.encodebytes(raw).decode().rstrip("\n")
+
+
+def _is_secret(step: Step) -> bool:
+    return isinstance(step.content if isinstance(step, Put) else step.stdin, Secret)
+
+
+@cache
+def _prelude() -> str:
+    return (Path(__file__).parent / "prelude.sh").read_text()

@@ -1,0 +1,120 @@
+"""Stage 6, diff: the one place that decides whether an object changes, and how.
+
+Only what was declared is compared. An attribute that the connection cannot see is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from reconciler.errors import ContractError
+from reconciler.model import (
+    UNOBSERVABLE,
+    Action,
+    Change,
+    Difference,
+    Resource,
+    ResourceType,
+    Sealed,
+    Secret,
+    Sha256,
+    Spec,
+    State,
+    dump,
+)
+
+Seal = Callable[[Secret | Sha256 | str], Sealed]
+
+
+def diff(resource: Resource[Any], observed: State | None, kind: ResourceType[Any], seal: Seal) -> Change[Any]:
+    """Compare one object with what the probe saw of it.
+
+    Args:
+        resource: the desired object.
+        observed: its live state; `None` = absent.
+        kind: the resource's type.
+        seal: turns secrets into keyed digests.
+
+    Raises:
+        ContractError: the type's `normalize` did more than replace equal values.
+    """
+    if resource.absent:
+        action = Action.NOOP if observed is None else Action.DELETE
+        return _with_risk(Change(resource, action, _sealed(resource, observed, kind, seal), None), kind)
+    desired = desired_state(resource.spec, kind, seal)
+    if observed is None:
+        differences = tuple(Difference(name, None, value) for name, value in desired.items())
+        return _with_risk(Change(resource, Action.CREATE, None, desired, differences), kind)
+    seen = _sealed(resource, observed, kind, seal) or {}
+    wanted = kind.normalize(desired, seen)
+    _check_normalized(desired, wanted, seen, kind)
+    ignored = resource.lifecycle.ignore_changes
+    differences = tuple(
+        Difference(name, seen.get(name), value)
+        for name, value in wanted.items()
+        if name not in ignored and seen.get(name) is not UNOBSERVABLE and seen.get(name) != value
+    )
+    before = {name: seen.get(name) for name in desired if seen.get(name) is not UNOBSERVABLE}
+    if not differences:
+        action = Action.NOOP
+    elif kind.immutable.isdisjoint(d.attribute for d in differences):
+        action = Action.UPDATE
+    else:
+        action = Action.REPLACE
+    return _with_risk(Change(resource, action, before, desired, differences), kind)
+
+
+def desired_state(spec: Spec, kind: ResourceType[Any], seal: Seal) -> dict[str, Any]:
+    """The declared attributes by YAML name, as JSON values, secrets sealed. `None` = not declared."""
+    hidden = set(kind.hidden(spec))
+    out: dict[str, Any] = {}
+    for name, alias in kind.compared.items():
+        value = getattr(spec, name)
+        if value is None:
+            continue
+        if isinstance(value, Secret) or (alias in hidden and isinstance(value, str)):
+            out[alias] = seal(value)
+        else:
+            out[alias] = as_json(value)
+    return out
+
+
+def as_json(value: Any) -> Any:
+    """Nested models and tuples as plain JSON values."""
+    if isinstance(value, Spec):
+        return dump(value)
+    if isinstance(value, tuple | list):
+        return [as_json(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: as_json(v) for k, v in value.items()}
+    return value
+
+
+def _sealed(resource: Resource[Any], observed: State | None, kind: ResourceType[Any], seal: Seal) -> State | None:
+    """What the probe saw, with all that must not be shown sealed."""
+    if observed is None:
+        return None
+    hidden = set(kind.hidden(resource.spec))
+    return {
+        name: seal(value) if isinstance(value, Sha256) or (name in hidden and isinstance(value, str)) else value
+        for name, value in observed.items()
+    }
+
+
+def _check_normalized(desired: State, wanted: State, seen: State, kind: ResourceType[Any]) -> None:
+    if wanted is desired:
+        return
+    for name in desired.keys() | wanted.keys():
+        value = wanted.get(name)
+        if value != desired.get(name) and (name not in desired or value != seen.get(name)):
+            raise ContractError(kind.name, f"{kind.name} turned {name} into neither the desired nor the observed value.")
+
+
+def _with_risk(change: Change[Any], kind: ResourceType[Any]) -> Change[Any]:
+    if change.action is Action.NOOP:
+        return change
+    risk = kind.risk(change)
+    if risk is None:
+        return change
+    return Change(change.resource, change.action, change.before, change.after, change.differences, change.why, risk)

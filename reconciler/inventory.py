@@ -1,0 +1,99 @@
+"""The inventory: what we created or took over, so that prune may delete it. What is not in it is never pruned."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from reconciler.model import Lifecycle, Resource, canonical, digest, dump
+from reconciler.registry import Registry
+from reconciler.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object that is ours.
+
+    Attributes:
+        spec: the spec that was last applied, secrets as references.
+        created: whether we made it; False = it was there already and we took it over.
+        run: the run that last applied it.
+    """
+
+    address: str
+    type: str
+    target: str
+    key: str
+    spec: Mapping[str, Any]
+    origin: str
+    created: bool
+    lifecycle: Lifecycle
+    run: str
+    at: str
+
+    @property
+    def spec_digest(self) -> str:
+        """Digest of the spec, to tell drift from a change in Git."""
+        return digest(self.spec)
+
+    def resource(self, registry: Registry) -> Resource[Any] | None:
+        """The object as something that must go; `None` where this version does not know it any more."""
+        kind = registry.types.get(self.type)
+        if kind is None:
+            return None
+        try:
+            spec = kind.spec.model_validate(self.spec)
+        except ValidationError:
+            return None
+        return Resource(self.type, self.target, self.key, spec, self.origin, True, self.lifecycle)
+
+
+def load(store: Store) -> dict[str, Entry]:
+    """All entries by address."""
+    with store.read() as db:
+        if db is None:
+            return {}
+        rows = db.execute(
+            "SELECT address, type, target, key, spec, origin, created, lifecycle, run, at FROM inventory ORDER BY 1"
+        )
+        return {
+            row[0]: Entry(
+                *row[:4], json.loads(row[4]), row[5], bool(row[6]), Lifecycle(**json.loads(row[7])), row[8], row[9]
+            )
+            for row in rows
+        }
+
+
+def record(db: sqlite3.Connection, resource: Resource[Any], run: str, *, created: bool) -> None:
+    """Note, in the caller's transaction, that an object is ours. What we once created stays created."""
+    spec = canonical(dump(resource.spec))
+    lifecycle = canonical(resource.lifecycle.model_dump(mode="json"))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    db.execute(
+        "INSERT INTO inventory VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(address) DO UPDATE SET "
+        "spec=excluded.spec, origin=excluded.origin, lifecycle=excluded.lifecycle, run=excluded.run, at=excluded.at, "
+        "created=max(created, excluded.created)",
+        (
+            resource.address,
+            resource.type,
+            resource.target,
+            resource.key,
+            spec,
+            resource.origin,
+            int(created),
+            lifecycle,
+            run,
+            now,
+        ),
+    )
+
+
+def forget(db: sqlite3.Connection, addresses: Iterable[str]) -> None:
+    """Note, in the caller's transaction, that objects are not ours any more."""
+    db.executemany("DELETE FROM inventory WHERE address=?", [(a,) for a in addresses])

@@ -1,0 +1,589 @@
+"""The vocabulary of the project and the contracts of resource types and kinds.
+
+Nothing here does input or output. The words are explained in docs/words.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from reconciler.errors import Position, Problem
+
+if TYPE_CHECKING:
+    from reconciler.expand import Catalog
+
+API_VERSION: Final = "reconciler/v1"
+
+State = Mapping[str, Any]
+"""Attributes of one object, by their YAML names. `None` in place of a State means absent."""
+
+
+class Unobservable:
+    """Stands for an attribute that this connection cannot see, for example a running process in an offline image."""
+
+    def __repr__(self) -> str:
+        return "not visible here"
+
+
+UNOBSERVABLE: Final = Unobservable()
+
+
+@dataclass(frozen=True, slots=True)
+class Sha256:
+    """What a probe reports of sensitive content: its plain digest (hex), never the content.
+
+    Lives in memory only; the engine turns it into `Sealed` before anybody looks at it.
+    """
+
+    hex: str
+
+    @classmethod
+    def of(cls, text: str) -> Sha256:
+        """The digest of a text in UTF-8."""
+        return cls(hashlib.sha256(text.encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A secret as plans, diffs and journals show it: a keyed digest that tells change, not content."""
+
+    digest: str
+
+    def __str__(self) -> str:
+        return f"(secret {self.digest[:8]})"
+
+
+class Spec(BaseModel):
+    """Base of every model that a user or a kind fills in: frozen, no unknown fields, camelCase in YAML."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True, defer_build=True
+    )
+
+
+class Secret(Spec):
+    """A reference to a secret. It carries a name, never a value, so it may be shown anywhere."""
+
+    secret_ref: str = Field(
+        min_length=1,
+        description="`env:NAME` (environment variable) or `file:PATH` (a file outside the repo), first line end cut.",
+        examples=["env:ALICE_PASSWORD_HASH"],
+    )
+
+    def __str__(self) -> str:
+        return f"(secret {self.secret_ref})"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a field of a resource's spec is for, as a marker in `Annotated`."""
+
+    name: Literal["identity", "control"]
+
+
+IDENTITY: Final = Role("identity")
+"""The field that names the object on its target."""
+CONTROL: Final = Role("control")
+"""A field that steers the work and is not compared with the live object."""
+
+
+class Action(StrEnum):
+    """What a change does."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    REPLACE = "replace"
+    DELETE = "delete"
+    NOOP = "noop"
+
+
+class Outcome(StrEnum):
+    """How a change ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What may go wrong when a change is applied; shown in the plan."""
+
+    kind: Literal["lock-out", "data-loss", "downtime"]
+    text: str
+
+
+# ---------------------------------------------------------------------------------------------- documents
+
+
+class Lifecycle(Spec):
+    """How the objects of a document are treated over their life."""
+
+    prevent_destroy: bool = Field(False, description="Refuse every plan that would delete an object of this document.")
+    ignore_changes: tuple[str, ...] = Field(
+        (), description="Attributes that others may change: set at creation, not compared afterwards."
+    )
+    adopt: Literal["Never", "IfUnowned", "Always"] = Field(
+        "IfUnowned",
+        description="What to do with an object that exists already. `Never`: refuse. `IfUnowned`: take it over, and "
+        "leave it in place when the document goes. `Always`: take it over as if we had created it.",
+    )
+    requires: tuple[str, ...] = Field((), description="Documents (`Kind/name`) whose objects come first.")
+
+
+class Metadata(Spec):
+    """Name and labels of a document."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+        description="Unique among documents of one kind: lower-case letters, digits, `-` and `.`.",
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="For selectors, `--target` and reports.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Free text for people and other tools.")
+
+
+K = TypeVar("K", bound=Spec)
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Document(Generic[K]):
+    """One validated YAML document."""
+
+    kind: str
+    metadata: Metadata
+    spec: K
+    lifecycle: Lifecycle
+    position: Position
+
+    @property
+    def name(self) -> str:
+        """The document's name."""
+        return self.metadata.name
+
+    @property
+    def address(self) -> str:
+        """`Kind/name`."""
+        return f"{self.kind}/{self.metadata.name}"
+
+
+# ---------------------------------------------------------------------------------------------- resources
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A system that we connect to.
+
+    Attributes:
+        name: the name of the document that describes it.
+        connection: the module in `reconciler.connections` that reaches it.
+        settings: what that module needs, JSON values only.
+    """
+
+    name: str
+    connection: str
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Resource(Generic[S]):
+    """One object on one target, as it should be.
+
+    Attributes:
+        type: name of the resource type.
+        target: name of the target.
+        spec: the desired attributes.
+        absent: the object must not exist.
+        origin: `Kind/name` of the document that it comes from.
+    """
+
+    type: str
+    target: str
+    key: str
+    spec: S
+    origin: str = ""
+    absent: bool = False
+    lifecycle: Lifecycle = Lifecycle()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    position: Position | None = None
+
+    @cached_property
+    def address(self) -> str:
+        """`type[target:key]`, unique in a plan."""
+        return f"{self.type}[{self.target}:{self.key}]"
+
+
+# ---------------------------------------------------------------------------------------------- reads and steps
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A read on a host: POSIX sh that only looks. `$ROOT` is the prefix of every path; arguments are `"$@"`."""
+
+    sh: str
+    args: Sequence[str] = ()
+
+
+Read = Script
+"""All that a probe may ask for. More classes join with more kinds of targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a read: what it printed (bytes that are no UTF-8 as surrogates) and its exit status."""
+
+    text: str
+    status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A step: run a program. Values travel as arguments or standard input, never in shell text; secrets only in
+    standard input."""
+
+    argv: tuple[str, ...]
+    stdin: str | Secret | None = None
+    title: str = ""
+
+    def __str__(self) -> str:
+        return self.title or "run " + " ".join(self.argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A step: write a file atomically. Mode, owner and group of `None` keep what is there (or 0644 root:root)."""
+
+    path: str
+    content: str | bytes | Secret
+    mode: str | None = None
+    owner: str | None = None
+    group: str | None = None
+
+    def __str__(self) -> str:
+        detail = " ".join(x for x in (self.mode, ":".join(filter(None, (self.owner, self.group)))) if x)
+        return f"write {self.path}" + (f" ({detail})" if detail else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Sh:
+    """A step: constant POSIX sh text, for what no single program does atomically. Values are `"$@"` or standard
+    input; they never reach the process list, because the text runs in the shell that is there already."""
+
+    sh: str
+    args: tuple[str, ...] = ()
+    stdin: str | bytes | Secret | None = None
+    title: str = ""
+
+    def __str__(self) -> str:
+        return self.title
+
+
+Step = Run | Put | Sh
+
+
+def run(*argv: str, stdin: str | Secret | None = None, title: str = "") -> Run:
+    """Spell a `Run` the short way."""
+    return Run(argv, stdin, title)
+
+
+# ---------------------------------------------------------------------------------------------- changes
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One attribute that is not as desired. Secrets are `Sealed` here."""
+
+    attribute: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Change(Generic[S]):
+    """A resource and what has to happen to it.
+
+    Attributes:
+        before: what the probe saw of the declared attributes; `None` = absent.
+        after: what is desired; `None` = absent. Secrets are references or `Sealed`.
+        why: sentences for the reader.
+    """
+
+    resource: Resource[S]
+    action: Action
+    before: State | None
+    after: State | None
+    differences: tuple[Difference, ...] = ()
+    why: tuple[str, ...] = ()
+    risk: Risk | None = None
+
+    @property
+    def spec(self) -> S:
+        """The desired spec."""
+        return self.resource.spec
+
+    @property
+    def address(self) -> str:
+        """The resource's address."""
+        return self.resource.address
+
+    @cached_property
+    def changed(self) -> frozenset[str]:
+        """Names of the attributes that differ."""
+        return frozenset(d.attribute for d in self.differences)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of `before`: what must still hold when the change is applied."""
+        return digest(self.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an audit saw: shown in plan and drift, never changed."""
+
+    address: str
+    rule: str
+    message: str
+    fix: str = ""
+    severity: Literal["error", "warning"] = "error"
+    origin: str = ""
+
+
+Probe = Generator[Sequence[Read], Sequence[Reply], Sequence[State | None]]
+
+
+class Readiness(StrEnum):
+    """Whether an object that is as desired also works."""
+
+    READY = "ready"
+    WAITING = "waiting"
+    FAILED = "failed"
+
+
+def as_written(desired: State, observed: State) -> State:
+    """The default `normalize`: desired values mean what they say."""
+    return desired
+
+
+def always_ready(state: State) -> Readiness:
+    """The default `ready`."""
+    return Readiness.READY
+
+
+def no_risk(change: Change[Any]) -> Risk | None:
+    """The default `risk`."""
+    return None
+
+
+def no_tokens(spec: Any) -> Iterable[str]:
+    """The default of `provides`, `needs` and `watches`."""
+    return ()
+
+
+def no_fields(spec: Any) -> Iterable[str]:
+    """The default of `hidden`."""
+    return ()
+
+
+def no_findings(change: Change[Any]) -> Iterable[tuple[str, str, str]]:
+    """The default `findings`."""
+    return ()
+
+
+@dataclass(frozen=True)
+class ResourceType(Generic[S]):
+    """How to probe and change one type of object: reads and steps as data, no input or output of its own.
+
+    Attributes:
+        name: `host.file`.
+        spec: a `Spec` whose fields carry `IDENTITY` and `CONTROL` markers; the rest is compared.
+        probe: a generator that yields reads for all resources of a target and returns their states in order.
+        steps: what to do for a change. `None` makes the type an audit: its differences are findings.
+        findings: for an audit, `(rule, message, fix)` for each thing that is wrong.
+        normalize: may replace desired values by observed ones where both mean the same, and nothing else.
+        ready: whether an object that is as desired works already.
+        immutable: attributes whose change means replace.
+        hidden: attributes of this spec whose values must not be shown.
+        provides, needs, watches: tokens such as `path:/etc/motd`. A resource comes after whatever provides what it
+            needs; when something that it watches changes, `stale` is laid over what the probe saw.
+        lock: changes with the same target and lock never overlap.
+        risk: what may go wrong.
+        summary: what the type is, in one line.
+    """
+
+    name: str
+    spec: type[S]
+    probe: Callable[[Sequence[S]], Probe]
+    steps: Callable[[Change[S]], Iterable[Step]] | None
+    findings: Callable[[Change[S]], Iterable[tuple[str, str, str]]] = no_findings
+    normalize: Callable[[State, State], State] = as_written
+    ready: Callable[[State], Readiness] = always_ready
+    immutable: frozenset[str] = frozenset()
+    hidden: Callable[[S], Iterable[str]] = no_fields
+    provides: Callable[[S], Iterable[str]] = no_tokens
+    needs: Callable[[S], Iterable[str]] = no_tokens
+    watches: Callable[[S], Iterable[str]] = no_tokens
+    stale: Mapping[str, Any] = field(default_factory=dict)
+    lock: str | None = None
+    risk: Callable[[Change[S]], Risk | None] = no_risk
+
+    @property
+    def is_audit(self) -> bool:
+        """Audits look and never change."""
+        return self.steps is None
+
+    @property
+    def summary(self) -> str:
+        """First line of the spec's docstring."""
+        return (self.spec.__doc__ or "").strip().partition("\n")[0]
+
+    @cached_property
+    def identity(self) -> tuple[str, ...]:
+        """Python names of the identifying fields."""
+        return tuple(n for n, f in self.spec.model_fields.items() if IDENTITY in f.metadata)
+
+    @cached_property
+    def compared(self) -> Mapping[str, str]:
+        """Python name -> YAML name of the fields that are compared with the live object."""
+        return {
+            name: f.alias or name
+            for name, f in self.spec.model_fields.items()
+            if IDENTITY not in f.metadata and CONTROL not in f.metadata
+        }
+
+    def key(self, spec: S) -> str:
+        """The identity of an object on its target, as text."""
+        return ":".join(str(getattr(spec, name)) for name in self.identity)
+
+    def __call__(self, target: str, *, absent: bool = False, **fields: Any) -> Resource[S]:
+        """A resource of this type, spelled the short way in kinds."""
+        spec = self.spec(**fields)
+        return Resource(self.name, target, self.key(spec), spec, absent=absent)
+
+
+def no_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem]:
+    """The default `check`."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Kind(Generic[K]):
+    """What a user writes: a pure function from a document to resources.
+
+    Attributes:
+        name: `PolkitRule`.
+        spec: its fields; the docstring is what `reconciler explain` prints, with one example.
+        expand: the resources that a document means.
+        check: problems beyond the schema: lint and cross-references.
+        target: for kinds that describe a system to connect to.
+    """
+
+    name: str
+    spec: type[K]
+    expand: Callable[[Document[K], Catalog], Iterable[Resource[Any]]]
+    check: Callable[[Document[K], Catalog], Iterable[Problem]] = no_checks
+    target: Callable[[Document[K]], Target] | None = None
+
+    @property
+    def summary(self) -> str:
+        """First line of the spec's docstring."""
+        return (self.spec.__doc__ or "").strip().partition("\n")[0]
+
+
+# ---------------------------------------------------------------------------------------------- connections
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The steps of one change, and the earlier works of the same batch that it stands on."""
+
+    address: str
+    steps: Sequence[Step]
+    after: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """How one step of a batch ended. `status` is None where a step was left out because one before it failed."""
+
+    address: str
+    index: int
+    status: int | None
+    output: str = ""
+
+
+class Connection(Protocol):
+    """A way to a target. `read` only looks; `execute` is the only thing in this project that changes a target."""
+
+    def read(self, reads: Sequence[Read]) -> Sequence[Reply]:
+        """Answer all reads in one round trip.
+
+        Raises:
+            ConnectError: the target cannot be reached.
+            ConnectionLost: it went away meanwhile.
+        """
+
+    def execute(self, batch: Sequence[Work], reveal: Callable[[Secret], str]) -> Iterable[StepResult]:
+        """Run a batch in order, in one round trip, and report each step as it ends.
+
+        Raises:
+            ConnectError: the target cannot be reached; nothing was done.
+            ConnectionLost: it went away; what is not reported has an unknown outcome.
+        """
+
+    def close(self) -> None:
+        """Free what the connection holds. Never raises."""
+
+
+# ---------------------------------------------------------------------------------------------- text fields
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, secrets sealed. Equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=plain)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) over the canonical JSON of a value."""
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """A JSON value for the few classes of ours that states and specs hold.
+
+    Raises:
+        TypeError: the value has no JSON form.
+    """
+    match value:
+        case Sealed():
+            return {"sealed": value.digest}
+        case Unobservable():
+            return {"unobservable": True}
+        case BaseModel():
+            return dump(value)
+        case tuple() | frozenset() | set():
+            return list(value) if isinstance(value, tuple) else sorted(value)
+        case Sha256():
+            raise TypeError("a plain digest of a secret must not be written")
+        case Mapping():
+            return dict(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def dump(spec: BaseModel) -> dict[str, Any]:
+    """What was declared in a spec, by YAML names; undeclared fields are left out."""
+    return spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+
+
+Identity = Annotated[str, IDENTITY]

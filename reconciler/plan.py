@@ -1,0 +1,506 @@
+"""Stage 7, plan: changes in order, with their risks and the digest of what each of them was made from.
+
+A plan file is one line of canonical JSON. Its `digest` covers everything else in it, and is verified before anything
+else is looked at.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import subprocess
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from reconciler import __version__
+from reconciler.diff import Seal, diff
+from reconciler.errors import PlanError, PlanExpired, PlanRefused, PlanTampered
+from reconciler.inventory import Entry
+from reconciler.model import (
+    Action,
+    Change,
+    Difference,
+    Finding,
+    Lifecycle,
+    Resource,
+    Risk,
+    Sealed,
+    Target,
+    canonical,
+    digest,
+    dump,
+)
+from reconciler.probe import Observations, Unprobed
+from reconciler.registry import Registry
+from reconciler.resolve import Desired, Edges, connect, topological
+
+FORMAT: Final = 1
+LIFETIME: Final = timedelta(hours=24)
+MAX_FILE_BYTES: Final = 512 * 1024 * 1024
+DELETE_SHARE: Final = 0.3
+DELETE_FROM: Final = 10
+"""More than this share of deletions on a target that holds at least so many objects needs `--force`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done, and all that is needed to do it.
+
+    Attributes:
+        created, expires: UTC, ISO 8601.
+        commit: the Git commit of the desired state, with `+` for uncommitted edits; empty outside Git.
+        changes: in the order in which they are applied.
+        drifted: addresses of changes whose desired state is the one that was applied last.
+        adopt: objects that are as desired already, and will be noted as ours.
+        release: inventory entries that will be forgotten, with the reason; the objects stay.
+        unknown: address -> why it could not be read.
+        findings: what audits saw.
+        audits: audits to look at again after the apply.
+        unchanged: how many objects are as desired.
+        edges: what comes before what; also nodes without a change that changes wait for by way of others.
+        key_id: names the key of the sealed secrets.
+    """
+
+    created: str
+    expires: str
+    commit: str
+    changes: Sequence[Change[Any]]
+    targets: Mapping[str, Target]
+    edges: Edges
+    drifted: Collection[str] = ()
+    adopt: Sequence[Resource[Any]] = ()
+    release: Mapping[str, str] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
+    audits: Sequence[Resource[Any]] = ()
+    unchanged: int = 0
+    key_id: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to change (there may be findings and unknowns)."""
+        return not self.changes
+
+    def count(self, action: Action) -> int:
+        """How many changes do this."""
+        return sum(c.action is action for c in self.changes)
+
+    @cached_property
+    def unreachable(self) -> Mapping[str, list[str]]:
+        """Reason -> addresses that could not be read."""
+        out: dict[str, list[str]] = {}
+        for address, reason in self.unknown.items():
+            out.setdefault(reason, []).append(address)
+        return out
+
+
+# ------------------------------------------------------------------------------------------------ making a plan
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which part of the desired state is meant: `--target` and `--exclude`.
+
+    A term is `Kind/name`, `kind=File`, `name=motd`, `target=web1` or a label such as `team=ops`; all may hold `*`.
+    """
+
+    targets: Sequence[str] = ()
+    excludes: Sequence[str] = ()
+
+    def select(self, resources: Iterable[Resource[Any]], edges: Edges) -> set[str]:
+        """Addresses in scope: what matches, and what that stands on."""
+        resources = list(resources)
+        if not self.targets and not self.excludes:
+            return {r.address for r in resources}
+        for terms in (self.targets, self.excludes):
+            for term in terms:
+                if not any(_matches(r, term) for r in resources):
+                    raise PlanError(
+                        f"Nothing matches {term}. Write Kind/name, kind=, name=, target= or a label such as team=ops."
+                    )
+        excluded = {r.address for r in resources if any(_matches(r, t) for t in self.excludes)}
+        chosen = {r.address for r in resources if not self.targets or any(_matches(r, t) for t in self.targets)}
+        todo = sorted(chosen)
+        while todo:
+            for before in edges.get(todo.pop(), ()):
+                if before not in chosen:
+                    chosen.add(before)
+                    todo.append(before)
+        return chosen - excluded
+
+
+def _matches(resource: Resource[Any], term: str) -> bool:
+    key, equals, pattern = term.partition("=")
+    kind, _, name = resource.origin.partition("/")
+    if not equals:
+        return fnmatch.fnmatchcase(resource.origin, term) or fnmatch.fnmatchcase(resource.address, term)
+    value = {"kind": kind, "name": name, "target": resource.target}.get(key, resource.labels.get(key))
+    return value is not None and fnmatch.fnmatchcase(value, pattern)
+
+
+def to_prune(
+    desired: Desired, inventory: Mapping[str, Entry], registry: Registry
+) -> tuple[list[Resource[Any]], dict[str, str]]:
+    """What is in the inventory and not desired any more.
+
+    Returns:
+        objects to delete, and addresses to forget with the reason.
+    """
+    providers = {
+        (r.target, token) for r in desired.resources.values() for token in registry.type_of(r.type).provides(r.spec)
+    }
+    gone: list[Resource[Any]] = []
+    release: dict[str, str] = {}
+    for address, entry in inventory.items():
+        if address in desired.resources:
+            continue
+        resource = entry.resource(registry)
+        if resource is None:
+            release[address] = "this version does not know it any more"
+        elif entry.target not in desired.targets:
+            release[address] = f"{entry.target} is not described any more"
+        elif not entry.created and entry.lifecycle.adopt != "Always":
+            release[address] = "it was there before us, so it stays"
+        elif any((entry.target, t) in providers for t in registry.type_of(entry.type).provides(resource.spec)):
+            release[address] = "another object takes its place"
+        else:
+            gone.append(resource)
+    return gone, release
+
+
+def make(
+    desired: Desired,
+    prune: Sequence[Resource[Any]],
+    release: Mapping[str, str],
+    observed: Observations,
+    inventory: Mapping[str, Entry],
+    registry: Registry,
+    seal: Seal,
+    *,
+    key_id_of: Callable[[], str] = str,
+    force: bool = False,
+    commit: str = "",
+    now: datetime | None = None,
+) -> Plan:
+    """Compare everything that was probed with what is desired.
+
+    Args:
+        prune: what `to_prune` found, as far as it is in scope.
+        observed: states by address; what is not in it is out of scope.
+        key_id_of: names the key of sealed secrets; asked only if there are any.
+        force: let the guards pass.
+
+    Raises:
+        PlanRefused: too many deletions, an empty desired state, or an object that must not be destroyed.
+    """
+    edges = dict(desired.edges)
+    prune_edges, _, _ = connect(prune, registry, {})
+    edges |= prune_edges
+    everything = {**desired.resources, **{r.address: r for r in prune}}
+    order = topological(edges)
+
+    changes: dict[str, Change[Any]] = {}
+    findings: list[Finding] = []
+    adopt: list[Resource[Any]] = []
+    audits: list[Resource[Any]] = []
+    unknown: dict[str, str] = {}
+    blocked: dict[str, str] = {}
+    unchanged = 0
+    for address in order:
+        before = edges[address]
+        cause = next((blocked[b] for b in before if b in blocked), None)
+        resource = everything.get(address)
+        if resource is None or address not in observed:
+            if cause:
+                blocked[address] = cause
+            continue
+        kind = registry.type_of(resource.type)
+        state = observed[address]
+        if isinstance(state, Unprobed) or cause:
+            reason = state.reason if isinstance(state, Unprobed) else cause
+            unknown[address] = reason or ""
+            blocked[address] = f"it waits for {resource.address}, which is unknown"
+            continue
+        if kind.is_audit:
+            audits.append(resource)
+            # What this plan changes is audited after the change, not before.
+            if not any(b in changes for b in before):
+                findings.extend(audit(resource, state, kind, seal))
+            continue
+        movers = [w for w in desired.watched.get(address, ()) if w in changes]
+        change = diff(resource, {**state, **kind.stale} if movers and state is not None else state, kind, seal)
+        if movers and change.action is Action.UPDATE:
+            change = replace(change, before=diff(resource, state, kind, seal).before)
+        if change.action is Action.NOOP:
+            unchanged += not resource.absent
+            if address not in inventory and not resource.absent:
+                adopt.append(resource)
+            continue
+        _check_adoption(change, inventory)
+        changes[address] = replace(change, why=tuple(_why(change, movers, address in inventory)))
+    if not force:
+        _guard(changes, desired, inventory)
+    _protect(changes, inventory)
+    instant = now or datetime.now(UTC)
+    return Plan(
+        created=instant.isoformat(timespec="seconds"),
+        expires=(instant + LIFETIME).isoformat(timespec="seconds"),
+        commit=commit,
+        changes=[changes[a] for a in order if a in changes],
+        targets={
+            name: desired.targets[name] for name in sorted({r.target for r in (*everything.values(),)} & set(desired.targets))
+        },
+        edges=_between(changes, edges, order),
+        drifted=sorted(a for a in changes if a in inventory and _is_drift(changes[a], inventory[a])),
+        adopt=adopt,
+        release=dict(sorted(release.items())),
+        unknown=dict(sorted(unknown.items())),
+        findings=findings,
+        audits=audits,
+        unchanged=unchanged,
+        key_id=key_id_of() if any(_has_sealed(c) for c in changes.values()) else "",
+    )
+
+
+def audit(resource: Resource[Any], state: Any, kind: Any, seal: Seal) -> list[Finding]:
+    """The findings of one audit."""
+    change = diff(resource, state, kind, seal)
+    if change.action is Action.NOOP:
+        return []
+    return [Finding(resource.address, rule, text, fix, origin=resource.origin) for rule, text, fix in kind.findings(change)]
+
+
+def _why(change: Change[Any], movers: Sequence[str], owned: bool) -> Iterable[str]:
+    if change.action is Action.DELETE:
+        if change.resource.position is None:
+            yield f"{change.resource.origin} does not ask for it any more"
+        else:
+            yield f"{change.resource.origin} says that it must be absent"
+    if change.action is Action.UPDATE and not owned:
+        yield "it is there already and will be taken over"
+    for address in movers:
+        yield f"{address} changes"
+
+
+def _is_drift(change: Change[Any], entry: Entry) -> bool:
+    """The same spec was applied before, so the live object moved."""
+    return change.action is not Action.DELETE and entry.spec_digest == digest(dump(change.spec))
+
+
+def _check_adoption(change: Change[Any], inventory: Mapping[str, Entry]) -> None:
+    resource = change.resource
+    there = change.before is not None
+    if resource.lifecycle.adopt == "Never" and there and not resource.absent and resource.address not in inventory:
+        raise PlanRefused(
+            f"{resource.address} exists already and {resource.origin} says `adopt: Never`. "
+            "Remove the object, or allow its adoption."
+        )
+
+
+def _protect(changes: Mapping[str, Change[Any]], inventory: Mapping[str, Entry]) -> None:
+    for address, change in changes.items():
+        protected = change.resource.lifecycle.prevent_destroy or (
+            address in inventory and inventory[address].lifecycle.prevent_destroy
+        )
+        if protected and change.action in (Action.DELETE, Action.REPLACE):
+            raise PlanRefused(
+                f"{address} would be destroyed, and {change.resource.origin} says `preventDestroy: true`. "
+                "Put its document back, or apply once with `preventDestroy: false`."
+            )
+
+
+def _guard(changes: Mapping[str, Change[Any]], desired: Desired, inventory: Mapping[str, Entry]) -> None:
+    if not desired.resources and inventory:
+        raise PlanRefused(
+            f"The desired state is empty, but {len(inventory)} objects are ours. If all of them shall go, use --force."
+        )
+    doomed: dict[str, int] = {}
+    for change in changes.values():
+        if change.action is Action.DELETE and change.resource.position is None:
+            doomed[change.resource.target] = doomed.get(change.resource.target, 0) + 1
+    held: dict[str, int] = {}
+    for entry in inventory.values():
+        held[entry.target] = held.get(entry.target, 0) + 1
+    for target, count in sorted(doomed.items()):
+        if held.get(target, 0) >= DELETE_FROM and count > DELETE_SHARE * held[target]:
+            raise PlanRefused(
+                f"{count} of {held[target]} objects on {target} would be deleted, more than {DELETE_SHARE:.0%}. "
+                "If that is meant, use --force."
+            )
+
+
+def _between(changes: Collection[str], edges: Edges, order: Sequence[str]) -> dict[str, list[str]]:
+    """The edges that matter to the changes, in linear time: nodes that a change stands behind, directly or not, and
+    that stand before another change."""
+    behind: set[str] = set()
+    for node in order:
+        if node in changes or any(b in behind for b in edges[node]):
+            behind.add(node)
+    needed = set(changes)
+    for node in reversed(order):
+        if node in needed:
+            needed.update(b for b in edges[node] if b in behind)
+    return {n: [b for b in edges[n] if b in needed] for n in sorted(needed)}
+
+
+def _has_sealed(change: Change[Any]) -> bool:
+    return any(isinstance(v, Sealed) for state in (change.before, change.after) if state for v in state.values())
+
+
+def git_commit(path: Path) -> str:
+    """The commit that `path` is at, with `+` where it was edited since; empty outside a Git repository."""
+
+    def git(*argv: str) -> str:
+        out = subprocess.run(["git", "-C", str(path if path.is_dir() else path.parent), *argv], capture_output=True, check=False)
+        return out.stdout.decode("utf-8", "replace").strip() if out.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+" if commit and git("status", "--porcelain", "--", ".") else "")
+    except OSError:
+        return ""
+
+
+# ------------------------------------------------------------------------------------------------ plan files
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON values, with its digest."""
+    body = {
+        "format": FORMAT,
+        "tool": __version__,
+        "created": plan.created,
+        "expires": plan.expires,
+        "commit": plan.commit,
+        "keyId": plan.key_id,
+        "summary": {
+            **{a.value: plan.count(a) for a in Action if a is not Action.NOOP},
+            "unchanged": plan.unchanged,
+            "unknown": len(plan.unknown),
+            "findings": len(plan.findings),
+        },
+        "changes": [
+            _resource_json(c.resource)
+            | {
+                "action": c.action.value,
+                "before": c.before,
+                "after": c.after,
+                "differences": [{"attribute": d.attribute, "before": d.before, "after": d.after} for d in c.differences],
+                "why": list(c.why),
+                "risk": {"kind": c.risk.kind, "text": c.risk.text} if c.risk else None,
+                "drift": c.address in plan.drifted,
+                "observed": c.digest,
+            }
+            for c in plan.changes
+        ],
+        "adopt": [_resource_json(r) for r in plan.adopt],
+        "audits": [_resource_json(r) for r in plan.audits],
+        "release": dict(plan.release),
+        "unknown": dict(plan.unknown),
+        "findings": [
+            {k: getattr(f, k) for k in ("address", "rule", "message", "fix", "severity", "origin")} for f in plan.findings
+        ],
+        "targets": {n: {"connection": t.connection, "settings": t.settings} for n, t in plan.targets.items()},
+        "edges": plan.edges,
+    }
+    values: dict[str, Any] = json.loads(canonical(body))
+    return {**values, "digest": digest(values)}
+
+
+def to_text(plan: Plan) -> str:
+    """The plan file."""
+    return canonical(to_json(plan)) + "\n"
+
+
+def from_text(text: str, registry: Registry, *, now: datetime | None = None, resume: bool = False) -> Plan:
+    """Read a plan file.
+
+    Args:
+        resume: the plan of a run that was begun; it cannot expire any more.
+
+    Raises:
+        PlanTampered: it is not what this tool wrote.
+        PlanExpired: it is too old.
+        PlanError: another version wrote it.
+    """
+    try:
+        values = json.loads(text)
+        claimed = values.pop("digest")
+    except (ValueError, AttributeError, KeyError, RecursionError):
+        raise PlanTampered("This is not a plan file, or it is cut off. Make a new one with `plan -o`.") from None
+    if digest(values) != claimed:
+        raise PlanTampered("The plan does not match its digest: it was edited. Make a new one with `plan -o`.")
+    if values.get("format") != FORMAT or values.get("tool", "") > __version__:
+        raise PlanError(
+            f"The plan was made by version {values.get('tool')} (format {values.get('format')}), this is {__version__}. "
+            "Make it anew with this version."
+        )
+    if not resume and datetime.fromisoformat(values["expires"]) < (now or datetime.now(UTC)):
+        raise PlanExpired(f"The plan expired at {values['expires']}. Make a new one with `plan -o`.")
+    return _plan(values, registry)
+
+
+def _plan(values: Mapping[str, Any], registry: Registry) -> Plan:
+    def resource(entry: Mapping[str, Any]) -> Resource[Any]:
+        spec = registry.type_of(entry["type"]).spec.model_validate(entry["spec"])
+        lifecycle = Lifecycle.model_validate(entry["lifecycle"])
+        return Resource(
+            entry["type"], entry["target"], entry["key"], spec, entry["origin"], entry["absent"], lifecycle, entry["labels"]
+        )
+
+    changes = [
+        Change(
+            resource(c),
+            Action(c["action"]),
+            _unsealed(c["before"]),
+            _unsealed(c["after"]),
+            tuple(Difference(d["attribute"], _value(d["before"]), _value(d["after"])) for d in c["differences"]),
+            tuple(c["why"]),
+            Risk(**c["risk"]) if c["risk"] else None,
+        )
+        for c in values["changes"]
+    ]
+    return Plan(
+        created=values["created"],
+        expires=values["expires"],
+        commit=values["commit"],
+        changes=changes,
+        targets={n: Target(n, t["connection"], t["settings"]) for n, t in values["targets"].items()},
+        edges=values["edges"],
+        drifted=[c.address for c, v in zip(changes, values["changes"], strict=True) if v["drift"]],
+        adopt=[resource(r) for r in values["adopt"]],
+        release=values["release"],
+        unknown=values["unknown"],
+        findings=[Finding(**f) for f in values["findings"]],
+        audits=[resource(r) for r in values["audits"]],
+        unchanged=values["summary"]["unchanged"],
+        key_id=values["keyId"],
+    )
+
+
+def _resource_json(resource: Resource[Any]) -> dict[str, Any]:
+    return {
+        "address": resource.address,
+        "type": resource.type,
+        "target": resource.target,
+        "key": resource.key,
+        "spec": dump(resource.spec),
+        "origin": resource.origin,
+        "absent": resource.absent,
+        "lifecycle": resource.lifecycle.model_dump(mode="json", by_alias=True),
+        "labels": dict(resource.labels),
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict) and value.keys() == {"sealed"}:
+        return Sealed(value["sealed"])
+    return value
+
+
+def _unsealed(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if state is None else {k: _value(v) for k, v in state.items()}

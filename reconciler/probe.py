@@ -1,0 +1,120 @@
+"""Stage 5, probe: read the live state, in as few round trips as a target allows.
+
+The probes of all types on a target advance in lockstep; the reads of one round go out together. The engine never
+hands a probe anything but a `read` function, so a probe cannot write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.errors import ConnectError, ConnectionLost, ContractError, ProbeFailed, ReconcilerError
+from reconciler.model import Connection, Probe, Read, Reply, Resource, State
+from reconciler.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Unprobed:
+    """Stands for the state of an object that could not be read, and says why."""
+
+    reason: str
+
+
+Observed = State | None | Unprobed
+Observations = Mapping[str, Observed]
+"""By address."""
+
+ReadAll = Callable[[Sequence[Read]], Sequence[Reply]]
+
+
+def probe_target(resources: Iterable[Resource[Any]], registry: Registry, read: ReadAll) -> dict[str, Observed]:
+    """The state of resources of one target.
+
+    Args:
+        resources: all on the same target.
+        read: answers a round of reads in one round trip.
+
+    Raises:
+        ConnectError, ConnectionLost: the target cannot be reached.
+    """
+    groups: dict[str, list[Resource[Any]]] = {}
+    for resource in resources:
+        groups.setdefault(resource.type, []).append(resource)
+    states: dict[str, Observed] = {}
+    active: list[tuple[str, Probe, Sequence[Read]]] = []
+
+    def advance(name: str, probe: Probe, replies: Sequence[Reply] | None) -> None:
+        try:
+            wanted = next(probe) if replies is None else probe.send(replies)
+        except StopIteration as stop:
+            _settle(name, groups[name], stop.value, states)
+        except ProbeFailed as error:
+            states.update((r.address, Unprobed(str(error))) for r in groups[name])
+        else:
+            active.append((name, probe, wanted))
+
+    for name in sorted(groups):
+        advance(name, registry.type_of(name).probe([r.spec for r in groups[name]]), None)
+    while active:
+        waiting, active = active, []
+        replies = read([one for _, _, wanted in waiting for one in wanted])
+        start = 0
+        for name, probe, wanted in waiting:
+            advance(name, probe, replies[start : start + len(wanted)])
+            start += len(wanted)
+    return states
+
+
+def _settle(name: str, group: Sequence[Resource[Any]], found: Any, states: dict[str, Observed]) -> None:
+    if not isinstance(found, Sequence) or len(found) != len(group):
+        raise ContractError(name, f"The probe of {name} did not return one state for each of {len(group)} objects.")
+    states.update((r.address, state) for r, state in zip(group, found, strict=True))
+
+
+def probe_all(
+    by_target: Mapping[str, Sequence[Resource[Any]]],
+    registry: Registry,
+    connect: Callable[[str], Connection],
+    executor: Executor,
+    seen: Callable[[str, str | None], None] = lambda target, error: None,
+) -> dict[str, Observed]:
+    """Probe every target side by side. A target that does not answer makes its own resources `Unprobed`.
+
+    Args:
+        connect: gives the connection to a target, by name.
+        seen: is told each target as it is finished, with the reason if it could not be read.
+    """
+
+    def one(target: str) -> dict[str, Observed]:
+        return probe_target(by_target[target], registry, connect(target).read)
+
+    states: dict[str, Observed] = {}
+    futures = {executor.submit(one, target): target for target in by_target}
+    for future in as_completed(futures):
+        target = futures[future]
+        reason = None
+        try:
+            states.update(future.result())
+        except (ConnectError, ConnectionLost, ProbeFailed) as error:
+            reason = str(error)
+            states.update((r.address, Unprobed(reason)) for r in by_target[target])
+        except ReconcilerError:
+            for other in futures:
+                other.cancel()
+            raise
+        seen(target, reason)
+    return states
+
+
+def expect(reply: Reply, what: str) -> str:
+    """The text of a reply that must have succeeded.
+
+    Raises:
+        ProbeFailed: it did not.
+    """
+    if reply.status != 0:
+        raise ProbeFailed(f"{what} failed with exit status {reply.status}: {reply.text.strip()[-300:]}")
+    return reply.text

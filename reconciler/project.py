@@ -1,0 +1,149 @@
+"""The stages in their order: what the command line and other programs drive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from reconciler import apply as apply_stage
+from reconciler import inventory, journal, plan
+from reconciler.connections import Pool
+from reconciler.expand import Catalog, expand
+from reconciler.load import load
+from reconciler.model import Target
+from reconciler.probe import Observations, probe_all
+from reconciler.registry import Registry, default
+from reconciler.resolve import Desired, resolve
+from reconciler.secrets import Secrets, key_in
+from reconciler.store import Store
+from reconciler.validate import validate
+
+
+@dataclass
+class Project:
+    """A desired state and where its runs are kept.
+
+    Attributes:
+        path: the folder (or file) of the desired state.
+        state: the state folder.
+        retarget: replaces targets, for example by simulated ones.
+    """
+
+    path: Path
+    state: Path
+    registry: Registry = field(default_factory=default)
+    emit: apply_stage.Emit = apply_stage.silent
+    parallel: int = 20
+    retarget: Callable[[Target], Target] = lambda target: target
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.state)
+        self.secrets = Secrets(key_in(self.state))
+
+    def validate(self) -> Catalog:
+        """Load and check all documents.
+
+        Raises:
+            InvalidInput: with all problems.
+        """
+        return validate(load(self.path), self.registry)
+
+    def desired(self) -> Desired:
+        """Everything that should be, in order.
+
+        Raises:
+            InvalidInput: with all problems.
+        """
+        catalog = self.validate()
+        found = resolve(expand(catalog), catalog)
+        return replace(found, targets={name: self.retarget(t) for name, t in found.targets.items()})
+
+    def plan(
+        self, scope: plan.Scope | None = None, *, force: bool = False, pool: Pool | None = None, now: datetime | None = None
+    ) -> plan.Plan:
+        """Probe everything in scope and say what would be done. Nothing is changed.
+
+        Args:
+            pool: connections to use and leave open; by default read-only ones that are closed again.
+
+        Raises:
+            InvalidInput, PlanError: no plan can be made.
+        """
+        desired = self.desired()
+        owned = inventory.load(self.store)
+        gone, release = plan.to_prune(desired, owned, self.registry)
+        chosen = (scope or plan.Scope()).select([*desired.resources.values(), *gone], desired.edges)
+        gone = [r for r in gone if r.address in chosen]
+        if scope:
+            release = {a: r for a, r in release.items() if a in chosen}
+        if pool is None:
+            with Pool(desired.targets, read_only=True) as own:
+                observed = self.probe(desired, chosen, gone, own)
+        else:
+            pool.targets = desired.targets
+            observed = self.probe(desired, chosen, gone, pool)
+        return plan.make(
+            desired,
+            gone,
+            release,
+            observed,
+            owned,
+            self.registry,
+            self.secrets.seal,
+            key_id_of=lambda: self.secrets.key_id,
+            force=force,
+            commit=plan.git_commit(self.path),
+            now=now,
+        )
+
+    def probe(self, desired: Desired, chosen: set[str], gone: list[Any], pool: Pool) -> Observations:
+        """The live state of what is in scope."""
+        by_target: dict[str, list[Any]] = {}
+        for resource in (*desired.resources.values(), *gone):
+            if resource.address in chosen:
+                by_target.setdefault(resource.target, []).append(resource)
+        self.emit("probe_started", targets=sorted(by_target))
+
+        def seen(target: str, error: str | None) -> None:
+            self.emit("probe_finished", target=target, objects=len(by_target[target]), error=error)
+
+        with ThreadPoolExecutor(self.parallel, thread_name_prefix="probe") as executor:
+            return probe_all(by_target, self.registry, pool.get, executor, seen)
+
+    def apply(self, made: plan.Plan, pool: Pool, *, command: str = "apply", **means: Any) -> apply_stage.Result:
+        """Carry a plan out.
+
+        Raises:
+            PlanError, StoreError: it cannot be begun.
+        """
+        return apply_stage.apply(made, journal.new_run_id(), self._means(pool, **means), command=command)
+
+    def resume(self, record: journal.RunRecord, **means: Any) -> apply_stage.Result:
+        """Finish a run that was killed.
+
+        Raises:
+            PlanError, StoreError: it cannot be resumed.
+        """
+        made = plan.from_text(record.plan, self.registry, resume=True)
+        with Pool(made.targets) as pool:
+            return apply_stage.resume(record, self._means(pool, **means))
+
+    def _means(self, pool: Pool, **means: Any) -> apply_stage.Means:
+        return apply_stage.Means(
+            self.registry, pool, self.store, self.secrets, self.emit, parallel=self.parallel, **means
+        )
+
+
+def state_folder(path: Path, chosen: Path | None, environ: Mapping[str, str]) -> Path:
+    """Where runs are kept: what was chosen, `RECONCILER_STATE`, or `.reconciler` beside the desired state."""
+    if chosen:
+        return chosen
+    if environ.get("RECONCILER_STATE"):
+        return Path(environ["RECONCILER_STATE"])
+    folder = path if path.is_dir() else path.parent
+    return folder.absolute().parent / ".reconciler"
+

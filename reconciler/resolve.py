@@ -1,0 +1,169 @@
+"""Stage 4, resolve: references become edges, and everything is put in order.
+
+Edges come from three places: `lifecycle.requires` (documents), the tokens that types need and provide, and, for what
+must go, the same edges turned round. A node `Kind/name@target` stands for all objects of a document on a target, so
+that a document with many objects costs as many edges as it has objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from reconciler.errors import InvalidInput, Problem
+from reconciler.expand import Catalog
+from reconciler.model import Resource, Target
+from reconciler.registry import Registry
+
+Edges = Mapping[str, Sequence[str]]
+"""Node -> the nodes that come before it. Nodes are addresses and `Kind/name@target`."""
+
+EXCLUSIVE = "path:"
+"""Tokens of this kind have one provider: two objects cannot stand at one path."""
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What should be: resources by address (sorted), their targets, what comes before what, who watches whom."""
+
+    resources: Mapping[str, Resource[Any]]
+    targets: Mapping[str, Target]
+    edges: Edges
+    watched: Mapping[str, Sequence[str]]
+
+
+def resolve(resources: Iterable[Resource[Any]], catalog: Catalog) -> Desired:
+    """Find what stands on what.
+
+    Raises:
+        InvalidInput: a cycle, two objects at one path, or an object that needs what another document removes.
+    """
+    by_address = {r.address: r for r in resources}
+    requires = {d.address: d.lifecycle.requires for d in catalog if d.lifecycle.requires}
+    edges, watched, problems = connect(by_address.values(), catalog.registry, requires)
+    if not problems:
+        problems = [
+            Problem(
+                f"needs itself, by way of {' -> '.join(cycle)}.",
+                "Take one `requires` away.",
+                by_address[cycle[0]].origin if cycle[0] in by_address else cycle[0],
+                by_address[cycle[0]].position if cycle[0] in by_address else None,
+            )
+            for cycle in cycles(edges)[:1]
+        ]
+    if problems:
+        raise InvalidInput(problems)
+    return Desired(by_address, catalog.targets, edges, watched)
+
+
+def connect(
+    resources: Iterable[Resource[Any]], registry: Registry, requires: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], dict[str, list[str]], list[Problem]]:
+    """Edges and watches among resources, in time linear in both.
+
+    Args:
+        requires: document -> documents that come first.
+
+    Returns:
+        edges, watches (address -> addresses that it watches), problems.
+    """
+    resources = list(resources)
+    providers: dict[tuple[str, str], list[Resource[Any]]] = {}
+    places: dict[str, dict[str, list[str]]] = {}  # document -> target -> addresses
+    problems: list[Problem] = []
+    for resource in resources:
+        places.setdefault(resource.origin, {}).setdefault(resource.target, []).append(resource.address)
+        for token in registry.type_of(resource.type).provides(resource.spec):
+            known = providers.setdefault((resource.target, token), [])
+            if token.startswith(EXCLUSIVE) and known:
+                problems.append(_clash(resource, known[0], token))
+            known.append(resource)
+
+    edges: dict[str, list[str]] = {r.address: [] for r in resources}
+    watched: dict[str, list[str]] = {}
+    for resource in resources:
+        kind = registry.type_of(resource.type)
+        for token in sorted({*kind.needs(resource.spec), *kind.watches(resource.spec)}):
+            for provider in providers.get((resource.target, token), ()):
+                if provider is resource:
+                    continue
+                if provider.absent and not resource.absent:
+                    problems.append(_removed(resource, provider))
+                elif resource.absent:
+                    if provider.absent:
+                        edges[provider.address].append(resource.address)
+                else:
+                    edges[resource.address].append(provider.address)
+        for token in kind.watches(resource.spec):
+            for provider in providers.get((resource.target, token), ()):
+                watched.setdefault(resource.address, []).append(provider.address)
+
+    for document, firsts in requires.items():
+        for target, addresses in places.get(document, {}).items():
+            for first in firsts:
+                found = places.get(first, {})
+                # On a shared target the order is a matter of that target; else it is one between targets.
+                for where in [target] if target in found else sorted(found):
+                    gate = f"{first}@{where}"
+                    edges.setdefault(gate, found[where])
+                    for address in addresses:
+                        edges[address].append(gate)
+    return {node: sorted(set(before)) for node, before in edges.items()}, watched, problems
+
+
+def topological(edges: Edges) -> list[str]:
+    """Every node after all that come before it; among equals by name, so that the order depends on nothing else.
+
+    Kahn's algorithm with a heap. Nodes on a cycle are left out.
+    """
+    missing = {node: len(before) for node, before in edges.items()}
+    after: dict[str, list[str]] = {node: [] for node in edges}
+    for node, before in edges.items():
+        for first in before:
+            after[first].append(node)
+    ready = [node for node, count in missing.items() if count == 0]
+    heapify(ready)
+    out = []
+    while ready:
+        node = heappop(ready)
+        out.append(node)
+        for later in after[node]:
+            missing[later] -= 1
+            if missing[later] == 0:
+                heappush(ready, later)
+    return out
+
+
+def cycles(edges: Edges) -> list[list[str]]:
+    """One cycle, as the list of its nodes with the first repeated at the end; none gives an empty list."""
+    left = edges.keys() - set(topological(edges))
+    if not left:
+        return []
+    node = min(left)
+    walked: dict[str, int] = {}
+    path: list[str] = []
+    while node not in walked:
+        walked[node] = len(path)
+        path.append(node)
+        node = min(n for n in edges[node] if n in left)
+    return [[*path[walked[node] :], node]]
+
+
+def _clash(resource: Resource[Any], other: Resource[Any], token: str) -> Problem:
+    return Problem(
+        f"{resource.address} and {other.address} (from {other.origin}) both want {token.removeprefix(EXCLUSIVE)}.",
+        "Keep one of them.",
+        resource.origin,
+        resource.position,
+    )
+
+
+def _removed(resource: Resource[Any], provider: Resource[Any]) -> Problem:
+    return Problem(
+        f"{resource.address} needs {provider.address}, which {provider.origin} says must be absent.",
+        "Keep both or remove both.",
+        resource.origin,
+        resource.position,
+    )

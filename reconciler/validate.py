@@ -1,0 +1,226 @@
+"""Stage 2, validate: raw documents -> typed documents, or all problems at once.
+
+Three layers, each for the documents that passed the one before: the JSON Schema (shape), the model (rules on
+values), cross-checks (names, references, each kind's own lint). No network and no secrets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from reconciler.errors import InvalidInput, Problem
+from reconciler.expand import Catalog
+from reconciler.load import Loaded, RawDocument
+from reconciler.model import API_VERSION, Document, Kind, Lifecycle, Metadata
+from reconciler.registry import Registry
+
+_TYPE_NAMES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
+
+
+def validate(loaded: Loaded, registry: Registry) -> Catalog:
+    """Check all documents.
+
+    Raises:
+        InvalidInput: with every problem of every document.
+    """
+    problems: list[Problem] = []
+    documents: list[Document[Any]] = []
+    raw_by_address: dict[str, RawDocument] = {}
+    for raw in loaded.documents:
+        checked = _document(raw, registry)
+        if isinstance(checked, list):
+            problems.extend(checked)
+            continue
+        twin = raw_by_address.setdefault(checked.address, raw)
+        if twin is not raw:
+            message = f"is there twice; the other stands at {twin.position(('metadata', 'name'))}."
+            at = raw.position(("metadata", "name"))
+            problems.append(Problem(message, "Rename or delete one.", checked.address, at))
+            continue
+        documents.append(checked)
+    catalog = Catalog(documents, registry, loaded.root, raw_by_address)
+    # References are checked only where every document could be read: a broken one is not a missing one.
+    if not problems:
+        for document in catalog:
+            problems.extend(_cross_checks(document, catalog))
+            problems.extend(registry.kinds[document.kind].check(document, catalog))
+    if problems:
+        raise InvalidInput(problems)
+    return catalog
+
+
+def _document(raw: RawDocument, registry: Registry) -> Document[Any] | list[Problem]:
+    data = raw.data
+    if not isinstance(data, dict):
+        return [Problem("is not a mapping.", "A document starts with apiVersion, kind, ...", position=raw.position())]
+    name = data.get("kind")
+    if not isinstance(name, str):
+        return [Problem("has no kind.", "Add `kind:`; `reconciler kinds` lists them.", position=raw.position())]
+    metadata = data.get("metadata")
+    subject = f"{name}/{metadata.get('name', '?') if isinstance(metadata, dict) else '?'}"
+    kind = registry.kinds.get(name)
+    if kind is None:
+        return [
+            Problem(
+                f"there is no kind {name}.",
+                _did_you_mean(name, registry.kinds) or "`reconciler kinds` lists them.",
+                subject,
+                raw.position(("kind",)),
+            )
+        ]
+    errors = list(_validator(kind).iter_errors(data))
+    if errors:
+        return [p for e in errors for p in _explain(e, raw, subject)]
+    return _typed(kind, raw, subject)
+
+
+def _typed(kind: Kind[Any], raw: RawDocument, subject: str) -> Document[Any] | list[Problem]:
+    from pydantic import ValidationError
+
+    parts: dict[str, Any] = {}
+    problems = []
+    for part, model in (("metadata", Metadata), ("spec", kind.spec), ("lifecycle", Lifecycle)):
+        try:
+            parts[part] = model.model_validate(raw.data.get(part, {}))
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                path = (part, *detail["loc"])
+                message = detail["msg"].removeprefix("Value error, ")
+                problems.append(Problem(f"{_dotted(path)} {message}", "", subject, raw.position(path)))
+    if problems:
+        return problems
+    return Document(kind.name, parts["metadata"], parts["spec"], parts["lifecycle"], raw.position_of_document)
+
+
+@cache
+def _validator(kind: Kind[Any]) -> Any:
+    from jsonschema import Draft7Validator
+
+    from reconciler.schema import schema
+
+    return Draft7Validator(schema(kind))
+
+
+def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
+    """One schema error in words, at the place that has to change."""
+    path = tuple(error.absolute_path)
+    where = _dotted(path)
+    value = error.instance
+
+    def problem(message: str, fix: str = "", at: Sequence[str | int] = path, key: bool = False) -> Problem:
+        return Problem(message, fix, subject, raw.position(tuple(at), key=key))
+
+    match error.validator:
+        case "additionalProperties":
+            known = error.schema.get("properties", {})
+            for name in value:
+                if name not in known:
+                    full = _dotted((*path, name))
+                    fix = _did_you_mean(name, known) or f"Known here: {', '.join(known)}."
+                    yield problem(f"{full} is not known.", fix, (*path, name), key=True)
+        case "required":
+            for name in error.validator_value:
+                if name not in value:
+                    yield problem(f"{_dotted((*path, name))} is missing.", f"Add `{name}:`.")
+        case "type":
+            wanted = error.validator_value
+            wanted_text = " or ".join(_TYPE_NAMES.get(w, w) for w in ([wanted] if isinstance(wanted, str) else wanted))
+            if value is None:
+                yield problem(f"{where} is empty.", f"Write {wanted_text}, or leave the key out.")
+            else:
+                fix = f'Quote it: "{_written(value)}".' if wanted == "string" and _is_scalar(value) else ""
+                yield problem(f"{where} is {_shown(value)}, not {wanted_text}.", fix)
+        case "const" if path == ("apiVersion",):
+            yield problem(f"apiVersion is {_shown(value)}.", f"This version reads {API_VERSION}.")
+        case "enum":
+            allowed = [str(v) for v in error.validator_value]
+            near = _did_you_mean(str(value), allowed)
+            yield problem(f"{where} is {_shown(value)}.", near or f"Choose one of {', '.join(allowed)}.")
+        case "pattern":
+            hint = error.schema.get("patternErrorMessage") or f"It must match {error.validator_value}."
+            yield problem(f"{where} is {_shown(value)}, which is not allowed here.", hint)
+        case "anyOf" | "oneOf":
+            yield from _explain_choice(error, raw, subject)
+        case "minItems" | "minProperties" | "minLength":
+            yield problem(f"{where} is empty.", "Give at least one.")
+        case _:
+            yield problem(f"{where}: {error.message}.")
+
+
+def _explain_choice(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
+    """Of several alternatives, explain the one that was most likely meant: the one of the right type."""
+    branches: dict[int, list[Any]] = {}
+    for sub in error.context:
+        branches.setdefault(sub.relative_schema_path[0], []).append(sub)
+    meant = [b for b in branches.values() if not any(e.validator == "type" and not e.relative_path for e in b)]
+    if len(meant) == 1:
+        for sub in meant[0]:
+            yield from _explain(sub, raw, subject)
+        return
+    path = tuple(error.absolute_path)
+    choices = [c.get("type", "object") for c in error.validator_value]
+    wanted = " or ".join(dict.fromkeys(_TYPE_NAMES.get(c, c) for c in choices))
+    yield Problem(f"{_dotted(path)} is {_shown(error.instance)}.", f"Write {wanted}.", subject, raw.position(path))
+
+
+def _cross_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem]:
+    hosts = getattr(document.spec, "hosts", None)
+    if isinstance(hosts, tuple):
+        known = [d.name for d in catalog if d.kind == "Host"]
+        for index, name in enumerate(hosts):
+            if catalog.get(f"Host/{name}") is None:
+                fix = _did_you_mean(name, known) or "Add a document of kind Host."
+                yield catalog.problem(document, ("spec", "hosts", index), f"there is no Host/{name}.", fix)
+    elif hosts is not None and not catalog.hosts(hosts):
+        labels = ", ".join(f"{k}: {v}" for k, v in hosts.match_labels.items())
+        at = ("spec", "hosts", "matchLabels")
+        yield catalog.problem(document, at, f"no host carries the labels {labels}.", "Check the labels of the hosts.")
+    for index, address in enumerate(document.lifecycle.requires):
+        if catalog.get(address) is None:
+            fix = _did_you_mean(address, [d.address for d in catalog]) or "Write Kind/name."
+            yield catalog.problem(document, ("lifecycle", "requires", index), f"there is no {address}.", fix)
+
+
+def _did_you_mean(word: str, known: Iterable[str] | Mapping[str, Any]) -> str:
+    names = list(known)
+    folded = {n.casefold(): n for n in names}
+    near = get_close_matches(word.casefold(), folded, 1, 0.6)
+    return f"Did you mean {folded[near[0]]}?" if near else ""
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    out = ""
+    for part in path:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else str(part)
+    return out or "the document"
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, int | float | bool)
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _shown(value: Any) -> str:
+    """A wrong value for an error message: short, one line, no control characters."""
+    if value is None:
+        return "empty"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else text[:57] + '..."'
