@@ -63,6 +63,7 @@ class Plan:
         unchanged: how many objects are as desired.
         edges: what comes before what; also nodes without a change that changes wait for by way of others.
         key_id: names the key of the sealed secrets.
+        source: the desired state, as it was named.
     """
 
     created: str
@@ -79,6 +80,7 @@ class Plan:
     audits: Sequence[Resource[Any]] = ()
     unchanged: int = 0
     key_id: str = ""
+    source: str = ""
 
     @property
     def empty(self) -> bool:
@@ -184,6 +186,7 @@ def make(
     key_id_of: Callable[[], str] = str,
     force: bool = False,
     commit: str = "",
+    source: str = "",
     now: datetime | None = None,
 ) -> Plan:
     """Compare everything that was probed with what is desired.
@@ -263,6 +266,7 @@ def make(
         audits=audits,
         unchanged=unchanged,
         key_id=key_id_of() if any(_has_sealed(c) for c in changes.values()) else "",
+        source=source,
     )
 
 
@@ -377,6 +381,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "expires": plan.expires,
         "commit": plan.commit,
         "keyId": plan.key_id,
+        "source": plan.source,
         "summary": {
             **{a.value: plan.count(a) for a in Action if a is not Action.NOOP},
             "unchanged": plan.unchanged,
@@ -479,6 +484,7 @@ def _plan(values: Mapping[str, Any], registry: Registry) -> Plan:
         audits=[resource(r) for r in values["audits"]],
         unchanged=values["summary"]["unchanged"],
         key_id=values["keyId"],
+        source=values["source"],
     )
 
 

@@ -97,6 +97,7 @@ class Project:
             key_id_of=lambda: self.secrets.key_id,
             force=force,
             commit=plan.git_commit(self.path),
+            source=str(self.path),
             now=now,
         )
 

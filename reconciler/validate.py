@@ -74,7 +74,7 @@ def _document(raw: RawDocument, registry: Registry) -> Document[Any] | list[Prob
         return [
             Problem(
                 f"there is no kind {name}.",
-                _did_you_mean(name, registry.kinds) or "`reconciler kinds` lists them.",
+                did_you_mean(name, registry.kinds) or "`reconciler kinds` lists them.",
                 subject,
                 raw.position(("kind",)),
             )
@@ -127,7 +127,7 @@ def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
             for name in value:
                 if name not in known:
                     full = _dotted((*path, name))
-                    fix = _did_you_mean(name, known) or f"Known here: {', '.join(known)}."
+                    fix = did_you_mean(name, known) or f"Known here: {', '.join(known)}."
                     yield problem(f"{full} is not known.", fix, (*path, name), key=True)
         case "required":
             for name in error.validator_value:
@@ -145,7 +145,7 @@ def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
             yield problem(f"apiVersion is {_shown(value)}.", f"This version reads {API_VERSION}.")
         case "enum":
             allowed = [str(v) for v in error.validator_value]
-            near = _did_you_mean(str(value), allowed)
+            near = did_you_mean(str(value), allowed)
             yield problem(f"{where} is {_shown(value)}.", near or f"Choose one of {', '.join(allowed)}.")
         case "pattern":
             hint = error.schema.get("patternErrorMessage") or f"It must match {error.validator_value}."
@@ -180,7 +180,7 @@ def _cross_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem
         known = [d.name for d in catalog if d.kind == "Host"]
         for index, name in enumerate(hosts):
             if catalog.get(f"Host/{name}") is None:
-                fix = _did_you_mean(name, known) or "Add a document of kind Host."
+                fix = did_you_mean(name, known) or "Add a document of kind Host."
                 yield catalog.problem(document, ("spec", "hosts", index), f"there is no Host/{name}.", fix)
     elif hosts is not None and not catalog.hosts(hosts):
         labels = ", ".join(f"{k}: {v}" for k, v in hosts.match_labels.items())
@@ -188,11 +188,12 @@ def _cross_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem
         yield catalog.problem(document, at, f"no host carries the labels {labels}.", "Check the labels of the hosts.")
     for index, address in enumerate(document.lifecycle.requires):
         if catalog.get(address) is None:
-            fix = _did_you_mean(address, [d.address for d in catalog]) or "Write Kind/name."
+            fix = did_you_mean(address, [d.address for d in catalog]) or "Write Kind/name."
             yield catalog.problem(document, ("lifecycle", "requires", index), f"there is no {address}.", fix)
 
 
-def _did_you_mean(word: str, known: Iterable[str] | Mapping[str, Any]) -> str:
+def did_you_mean(word: str, known: Iterable[str] | Mapping[str, Any]) -> str:
+    """`Did you mean X?`, or nothing where no known name is near."""
     names = list(known)
     folded = {n.casefold(): n for n in names}
     near = get_close_matches(word.casefold(), folded, 1, 0.6)

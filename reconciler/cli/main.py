@@ -1,0 +1,112 @@
+"""The program `reconciler`: gathers the commands, and turns errors into messages and exit statuses.
+
+Exit status: 0 nothing to change (or all done), 1 error, 2 there are changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from reconciler import __version__, cli
+
+app = typer.Typer(
+    name="reconciler",
+    help="Compare the desired state in a folder of YAML with the live systems, and make them equal.\n\n"
+    "Start with `reconciler demo`, or write documents into desired-state/ (`reconciler kinds` lists what there is, "
+    "`reconciler explain File` tells how), then `validate`, `plan` and `apply`.\n\n"
+    "Exit status: 0 nothing to change or all done, 1 error, 2 there are changes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"reconciler {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _found in sorted(pkgutil.iter_modules(cli.__path__), key=lambda m: m.name):
+    _module = importlib.import_module(f"reconciler.cli.{_found.name}") if _found.name != "main" else None
+    if _module and hasattr(_module, "app"):
+        app.add_typer(_module.app)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit status."""
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        the exit status.
+    """
+    from reconciler.errors import InvalidInput, ReconcilerError
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "json" in (w.removeprefix("--output=") for w in words)
+    try:
+        status = app(words, prog_name="reconciler", standalone_mode=False)
+        sys.stdout.flush()
+    except InvalidInput as error:
+        return _fail(as_json, [p.to_json() for p in error.problems], [str(p) for p in error.problems])
+    except ReconcilerError as error:
+        return _fail(as_json, [{"message": str(error)}], [str(error)])
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # Wrong usage is an error, and 2 means "there are changes": so it ends with 1.
+        show = getattr(error, "show", None)
+        if show is not None:
+            show()
+            return 1
+        if type(error).__name__ == "Abort":
+            typer.echo("Nothing was changed.", err=True)
+            return 1
+        raise
+    return status if isinstance(status, int) else 0
+
+
+def _fail(as_json: bool, problems: Sequence[object], lines: Sequence[str]) -> int:
+    from reconciler.render.terminal import clean, errors_console
+
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"version": 1, "event": "error", "problems": problems}, ensure_ascii=False))
+    else:
+        console = errors_console()
+        for line in lines:
+            console.print(clean(line), style="red", markup=False, highlight=False, soft_wrap=True)
+        if len(lines) > 1:
+            console.print(f"{len(lines)} problems. Nothing was changed.", style="bold red", highlight=False)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Plans, progress and results for people: a tree of document -> objects -> steps, colours, diffs, progress bars.
+
+Colours follow the terminal and NO_COLOR (https://no-color.org); text from targets cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+from rich.tree import Tree
+
+from reconciler.apply import Ended, Result, spell
+from reconciler.inventory import Entry
+from reconciler.model import Action, Change, Finding, Outcome, Sealed, Secret
+from reconciler.plan import Plan
+from reconciler.registry import Registry
+
+_SIGN = {
+    Action.CREATE: ("+", "green"),
+    Action.UPDATE: ("~", "yellow"),
+    Action.REPLACE: ("±", "magenta"),
+    Action.DELETE: ("-", "red"),
+}
+_END = {
+    Outcome.DONE: ("✓", "green"),
+    Outcome.FAILED: ("✗", "red"),
+    Outcome.SKIPPED: ("·", "yellow"),
+    Outcome.UNKNOWN: ("?", "magenta"),
+}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+DIFF_LINES = 60
+"""Longer diffs are cut in the terminal; the plan file holds all."""
+
+
+def console() -> Console:
+    """Standard output."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def errors_console() -> Console:
+    """Standard error."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def clean(text: str) -> str:
+    """Text with control characters made visible, so that it cannot steer a terminal."""
+    return _CONTROL.sub(lambda m: f"\\x{ord(m.group()):02x}" if ord(m.group()) < 256 else f"\\u{ord(m.group()):04x}", text)
+
+
+# ------------------------------------------------------------------------------------------------ plans
+
+
+def show_plan(plan: Plan, registry: Registry, out: Console, *, steps: bool = True, drift: bool = False) -> None:
+    """A plan (or, with `drift`, a drift report) as a tree, and a summary line."""
+    by_origin: dict[str, list[Change[Any]]] = {}
+    for change in plan.changes:
+        by_origin.setdefault(change.resource.origin, []).append(change)
+    for origin, changes in by_origin.items():
+        tree = Tree(Text(clean(origin), style="bold"), guide_style="dim")
+        for change in changes:
+            _add_change(tree, change, plan, registry, steps=steps and not drift)
+        out.print(tree)
+    show_findings(plan.findings, out)
+    _show_unknown(plan.unreachable, out)
+    for address, reason in plan.release.items():
+        out.print(Text(f"  {clean(address)} is not ours any more: {clean(reason)}.", style="dim"))
+    out.print(_drift_summary(plan) if drift else _summary(plan))
+
+
+def _add_change(tree: Tree, change: Change[Any], plan: Plan, registry: Registry, *, steps: bool) -> None:
+    sign, style = _SIGN[change.action]
+    label = Text(f"{sign} {clean(change.address)}", style=style)
+    if change.address in plan.drifted:
+        label.append("  changed outside", style="bold magenta")
+    branch = tree.add(label)
+    if change.risk:
+        branch.add(Text(f"! {change.risk.kind}: {clean(change.risk.text)}", style="bold red"))
+    for reason in change.why:
+        branch.add(Text(f"because {clean(reason)}", style="dim"))
+    for difference in change.differences:
+        if change.action is Action.CREATE and difference.attribute == "type":
+            continue
+        for line in _difference(difference.attribute, difference.before, difference.after, change.action):
+            branch.add(line)
+    kind = registry.types.get(change.resource.type)
+    if steps and kind and kind.steps:
+        for step in spell(change, kind.steps):
+            branch.add(Text(f"> {clean(str(step))}", style="cyan"))
+
+
+def _difference(name: str, before: Any, after: Any, action: Action) -> Iterator[Text]:
+    texts = [v for v in (before, after) if isinstance(v, str)]
+    if any("\n" in t for t in texts) and all(isinstance(v, str) or v is None for v in (before, after)):
+        yield Text(f"{name}:")
+        yield from _text_diff(before or "", after or "")
+    elif action is Action.CREATE:
+        yield Text(f"{name}: {_shown(after)}")
+    elif isinstance(before, dict | list) and isinstance(after, dict | list):
+        yield Text(f"{name}:")
+        yield from _nested(before, after)
+    else:
+        line = Text(f"{name}: ")
+        line.append(_shown(before), style="red").append(" -> ", style="dim").append(_shown(after), style="green")
+        yield line
+
+
+def _text_diff(before: str, after: str) -> Iterator[Text]:
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    lines = list(difflib.unified_diff(old, new, n=2))[2:]
+    for line in lines[:DIFF_LINES]:
+        style = {"+": "green", "-": "red", "@": "cyan"}.get(line[0], "dim")
+        end = "" if line.endswith("\n") else "  (no newline at the end)"
+        yield Text(f"  {clean(line.rstrip(chr(10)))}{end}", style=style)
+    if len(lines) > DIFF_LINES:
+        yield Text(f"  ... {len(lines) - DIFF_LINES} more lines", style="dim")
+
+
+def _nested(before: Any, after: Any) -> Iterator[Text]:
+    from deepdiff import DeepDiff
+
+    found = DeepDiff(before, after, verbose_level=2, ignore_order=False)
+    for line in str(found.pretty()).splitlines():
+        yield Text(f"  {clean(line)}")
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return "(absent)"
+        case Sealed() | Secret():
+            return str(value)
+        case bool():
+            return str(value).lower()
+        case str():
+            return clean(value) if value else '""'
+        case _:
+            from reconciler.model import canonical
+
+            return clean(canonical(value))
+
+
+def show_findings(findings: Sequence[Finding], out: Console) -> None:
+    """What audits saw."""
+    if not findings:
+        return
+    tree = Tree(Text(f"Findings ({len(findings)})", style="bold"), guide_style="dim")
+    for finding in findings:
+        style = "red" if finding.severity == "error" else "yellow"
+        branch = tree.add(Text(f"! {clean(finding.rule)}  {clean(finding.address)}", style=style))
+        branch.add(Text(clean(finding.message)))
+        if finding.fix:
+            branch.add(Text(clean(finding.fix), style="dim"))
+    out.print(tree)
+
+
+def _show_unknown(unreachable: Mapping[str, Sequence[str]], out: Console) -> None:
+    if unreachable:
+        tree = Tree(Text("Unknown", style="bold magenta"), guide_style="dim")
+        for reason, addresses in unreachable.items():
+            branch = tree.add(Text(clean(reason), style="magenta"))
+            shown = addresses if len(addresses) <= 5 else [*addresses[:4], f"and {len(addresses) - 4} more"]
+            for address in shown:
+                branch.add(Text(clean(address)))
+        out.print(tree)
+
+
+def _summary(plan: Plan) -> Text:
+    extras = _extras(plan)
+    if plan.empty:
+        what = "No changes." if not plan.unknown else "No changes in what could be seen."
+        return Text(f"{what} {plan.unchanged} objects are as desired{extras}.", style="bold green" if not plan.unknown else "bold")
+    counts = ", ".join(f"{plan.count(a)} to {a.value}" for a in _SIGN if plan.count(a))
+    return Text(f"Plan: {counts}; {plan.unchanged} unchanged{extras}.", style="bold")
+
+
+def _drift_summary(plan: Plan) -> Text:
+    drifted = len(plan.drifted)
+    pending = len(plan.changes) - drifted
+    extras = _extras(plan)
+    if plan.empty and not plan.findings and not plan.unknown:
+        return Text(f"No drift. {plan.unchanged} objects are as desired.", style="bold green")
+    waiting = f", {pending} not applied yet" if pending else ""
+    return Text(f"Drift: {drifted} changed outside{waiting}; {plan.unchanged} unchanged{extras}.", style="bold")
+
+
+def _extras(plan: Plan) -> str:
+    out = ""
+    if plan.unknown:
+        out += f", {len(plan.unknown)} unknown"
+    if plan.findings:
+        out += f", {len(plan.findings)} findings"
+    return out
+
+
+# ------------------------------------------------------------------------------------------------ progress
+
+
+class Live:
+    """Events -> a progress bar on a terminal, and a line for each change that ends.
+
+    Args:
+        out: where lines go; the bar goes to standard error, and only if that is a terminal.
+    """
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        errors = errors_console()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=errors,
+            transient=True,
+            disable=not errors.is_terminal,
+        )
+        self._task: Any = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def running(self) -> Iterator[Live]:
+        """Show the bar for as long as the block runs."""
+        with self._progress:
+            yield self
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        with self._lock:
+            match event:
+                case "probe_started":
+                    self._begin("Looking at the targets", len(fields["targets"]))
+                case "apply_started":
+                    self._begin("Applying", fields["changes"])
+                case "change_started":
+                    self._progress.update(self._task, description=f"{fields['action']} {clean(fields['address'])}")
+                case "probe_finished":
+                    self._progress.advance(self._task)
+                case "change_finished":
+                    self._progress.advance(self._task)
+                    self._out.print(_ended(fields["address"], Outcome(fields["outcome"]), fields["reason"]))
+                case "connection_lost":
+                    self._out.print(Text(f"  {clean(fields['reason'])}", style="magenta"))
+
+    def _begin(self, title: str, total: int) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(title, total=total)
+
+
+def _ended(address: str, outcome: Outcome, reason: str) -> Text:
+    sign, style = _END[outcome]
+    line = Text(f"{sign} ", style=style)
+    line.append(f"{clean(address)} ", style="")
+    line.append(outcome.value, style=style)
+    if reason:
+        line.append(f": {clean(reason)}")
+    return line
+
+
+def show_result(result: Result, out: Console) -> None:
+    """The end of an apply."""
+    show_findings(result.findings, out)
+    unreachable: dict[str, list[str]] = {}
+    for address, reason in result.unknown.items():
+        unreachable.setdefault(reason, []).append(address)
+    _show_unknown(unreachable, out)
+    style = "bold green" if result.ok else "bold red"
+    out.print(Text(f"Run {result.run}: {result.summary}.", style=style))
+
+
+def show_ended(ended: Iterable[tuple[str, Ended]], out: Console) -> None:
+    """How changes ended, a line each."""
+    for address, end in ended:
+        out.print(_ended(address, end.outcome, end.reason))
+
+
+def show_inventory(entries: Iterable[Entry], out: Console) -> None:
+    """What is ours."""
+    for entry in entries:
+        origin = "created" if entry.created else "taken over"
+        out.print(Text(f"{clean(entry.address)}  {clean(entry.origin)}  {origin}  {entry.at}"))
+
+
+def is_interactive() -> bool:
+    """Somebody sits there who can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
