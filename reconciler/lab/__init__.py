@@ -1,0 +1,1 @@
+"""Simulated targets: for the demo, for rehearsals, and for the project's own tests."""
