@@ -275,7 +275,8 @@ class _Run:
         ended: dict[str, Ended] = {}
         todo: dict[str, Change[Any]] = {}
         for address, change in changes.items():
-            verdict = self._still_true(change, observed[address], bool(after[address]))
+            pending = any(a in todo for a in after[address])
+            verdict = self._still_true(change, observed[address], bool(after[address]), pending)
             if isinstance(verdict, Ended):
                 ended[address] = verdict
             else:
@@ -285,12 +286,17 @@ class _Run:
             cause = next((b for b in after[address] if b in ended and ended[b].outcome is not Outcome.DONE), None)
             if cause:
                 del todo[address]
-                ended[address] = Ended(Outcome.SKIPPED, f"it needs {cause}, which is {ended[cause].outcome.value}")
+                ended[address] = _skipped(cause, ended)
         ended |= self._steps(target, todo, after)
         return self._finish(target, ended, changes)
 
-    def _still_true(self, planned: Change[Any], state: Observed, follows: bool) -> Change[Any] | Ended:
-        """What to do with a planned change now that we have looked again; `Ended` where there is nothing to do."""
+    def _still_true(self, planned: Change[Any], state: Observed, follows: bool, pending: bool) -> Change[Any] | Ended:
+        """What to do with a planned change now that we have looked again; `Ended` where there is nothing to do.
+
+        Args:
+            follows: it stands on another change of its batch.
+            pending: one of those is still to be done.
+        """
         if isinstance(state, Unprobed):
             return Ended(Outcome.FAILED, f"{state.reason} Nothing was changed.")
         try:
@@ -299,6 +305,9 @@ class _Run:
             return Ended(Outcome.FAILED, f"{error} Nothing was changed.")
         same = fresh.digest == planned.digest
         if planned.address in self._begun:
+            if same and pending:
+                # It looks as desired only because what it watches has not changed yet.
+                return planned
             if fresh.action is Action.NOOP:
                 return Ended(Outcome.DONE, "it was done before the run was killed")
             if same or _is_between(planned, fresh, self._means.registry):
@@ -335,13 +344,22 @@ class _Run:
         for last in (False, True):
             if not todo:
                 break
-            failed = self._execute(target, todo, after)
+            failed, lost = self._execute(target, todo, after)
             ended |= failed
             left = {a: c for a, c in todo.items() if a not in failed}
             again: dict[str, Change[Any]] = {}
-            for address, verdict in self._verify(target, left).items():
-                if isinstance(verdict, Ended):
+            verdicts = self._verify(target, left)
+            for address in left:
+                verdict = verdicts[address]
+                cause = next((a for a in after[address] if a in ended and ended[a].outcome is not Outcome.DONE), None)
+                if lost and cause:
+                    # Its steps did not run; what it watches did not change, so that it may look as desired.
+                    ended[address] = _skipped(cause, ended)
+                elif isinstance(verdict, Ended):
                     ended[address] = verdict
+                elif lost:
+                    text = f"{lost} It was not finished ({_differing(verdict)}); plan again."
+                    ended[address] = Ended(Outcome.FAILED, text)
                 elif after[address] and not last:
                     again[address] = verdict
                 else:
@@ -350,8 +368,11 @@ class _Run:
             todo = again
         return ended
 
-    def _execute(self, target: str, todo: Mapping[str, Change[Any]], after: Mapping[str, list[str]]) -> dict[str, Ended]:
-        """Write the intents, run the steps; gives those that did not work."""
+    def _execute(
+        self, target: str, todo: Mapping[str, Change[Any]], after: Mapping[str, list[str]]
+    ) -> tuple[dict[str, Ended], str]:
+        """Write the intents, run the steps; gives those that did not work, and why the connection broke if it did."""
+        lost = ""
         ended: dict[str, Ended] = {}
         works = []
         for address, change in todo.items():
@@ -360,8 +381,9 @@ class _Run:
             except ReconcilerError as error:
                 ended[address] = Ended(Outcome.FAILED, f"{error} Nothing was changed.")
         for work in works:
-            if any(a in ended for a in work.after):
-                ended[work.address] = Ended(Outcome.SKIPPED, f"it needs {work.after[0]}, which failed")
+            cause = next((a for a in after[work.address] if a in ended), None)
+            if cause:
+                ended[work.address] = _skipped(cause, ended)
         works = [w for w in works if w.address not in ended]
         with self._means.store.write() as db:
             self._leases.check(db, target)
@@ -369,25 +391,26 @@ class _Run:
                 change = todo[work.address]
                 steps = [str(step) for step in work.steps]
                 self._journal.write(db, "intent", work.address, action=change.action, observed=change.digest, steps=steps)
-        titles = {work.address: work.steps for work in works}
+        sent = {work.address: work for work in works}
         connection = self._means.pool.get(target)
         try:
             for result in connection.execute(works, self._means.secrets.reveal):
-                self._step_ended(result, titles[result.address][result.index], todo, ended)
+                self._step_ended(result, sent[result.address], ended)
         except (ConnectError, ConnectionLost) as error:
-            self._means.emit("connection_lost", target=target, reason=str(error))
+            lost = str(error)
+            self._means.emit("connection_lost", target=target, reason=lost)
         except ReconcilerError as error:
             # Before anything was sent: a secret that cannot be revealed, for example.
             ended |= {w.address: Ended(Outcome.FAILED, f"{error} Nothing was changed.") for w in works}
-        return ended
+        return ended, lost
 
-    def _step_ended(
-        self, result: StepResult, step: Step, todo: Mapping[str, Change[Any]], ended: dict[str, Ended]
-    ) -> None:
+    def _step_ended(self, result: StepResult, work: Work, ended: dict[str, Ended]) -> None:
         output = self._means.secrets.redact(result.output)
+        step = work.steps[result.index]
         if result.status is None:
             if result.address not in ended:
-                ended[result.address] = Ended(Outcome.SKIPPED, "something that it needs failed")
+                cause = next((a for a in work.after if a in ended), "")
+                ended[result.address] = _skipped(cause, ended) if cause else Ended(Outcome.SKIPPED, "it was left out")
             return
         self._means.emit(
             "step_finished", address=result.address, step=str(step), status=result.status, output=output[-2000:]
@@ -524,6 +547,10 @@ def _is_between(planned: Change[Any], fresh: Change[Any], registry: Registry) ->
         d.before == planned.before.get(d.attribute) or (d.attribute in seen and d.before == seen[d.attribute])
         for d in fresh.differences
     )
+
+
+def _skipped(cause: str, ended: Mapping[str, Ended]) -> Ended:
+    return Ended(Outcome.SKIPPED, f"it needs {cause}, which is {ended[cause].outcome.value}")
 
 
 def _differing(change: Change[Any]) -> str:

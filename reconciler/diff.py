@@ -47,15 +47,16 @@ def diff(resource: Resource[Any], observed: State | None, kind: ResourceType[Any
         differences = tuple(Difference(name, None, value) for name, value in desired.items())
         return _with_risk(Change(resource, Action.CREATE, None, desired, differences), kind)
     seen = _sealed(resource, observed, kind, seal) or {}
-    wanted = kind.normalize(desired, seen)
-    _check_normalized(desired, wanted, seen, kind)
+    compared = {name: value for name, value in desired.items() if seen.get(name) is not UNOBSERVABLE}
+    wanted = kind.normalize(compared, seen)
+    _check_normalized(compared, wanted, seen, kind)
     ignored = resource.lifecycle.ignore_changes
     differences = tuple(
         Difference(name, seen.get(name), value)
         for name, value in wanted.items()
-        if name not in ignored and seen.get(name) is not UNOBSERVABLE and seen.get(name) != value
+        if name not in ignored and seen.get(name) != value
     )
-    before = {name: seen.get(name) for name in desired if seen.get(name) is not UNOBSERVABLE}
+    before = {name: seen.get(name) for name in compared}
     if not differences:
         action = Action.NOOP
     elif kind.immutable.isdisjoint(d.attribute for d in differences):

@@ -56,8 +56,7 @@ class RawDocument:
     def position(self, path: Path_ = (), *, key: bool = False) -> Position:
         """Where the value (or the key) at `path` stands; the closest parent where the path does not exist."""
         marks: dict[tuple[int, Path_, bool], tuple[int, int]] = {}
-        for _ in _documents(self.text, self.file, marks):
-            pass
+        _documents(self.text, self.file, marks)
         for end in range(len(path), -1, -1):
             for is_key in (key, True, False):
                 mark = marks.get((self.index, path[:end], is_key))
@@ -171,13 +170,21 @@ class _Alias:
 
 def _documents(
     text: str, file: str, marks: dict[tuple[int, Path_, bool], tuple[int, int]] | None
-) -> Iterator[tuple[Any, int]]:
+) -> list[tuple[Any, int]]:
     """Build each document from libyaml's events, without recursion; optionally note where everything stands."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        yield from _build(YAML(typ="safe").parse(text), file, marks)
+        try:
+            return list(_build(YAML(typ="safe").parse(text), file, marks))
+        except MarkedYAMLError as error:
+            if error.problem != "found unexpected ':'":
+                raise
+            # ruamel's libyaml does not know that YAML 1.2 allows `{secretRef: env:NAME}`; its own parser does.
+            if marks is not None:
+                marks.clear()
+            return list(_build(YAML(typ="safe", pure=True).parse(text), file, marks))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -391,6 +391,11 @@ def no_tokens(spec: Any) -> Iterable[str]:
     return ()
 
 
+def alone(spec: S, tokens: Collection[str]) -> S:
+    """The default `among`: what else is on the target does not matter."""
+    return spec
+
+
 def no_fields(spec: Any) -> Iterable[str]:
     """The default of `hidden`."""
     return ()
@@ -417,6 +422,7 @@ class ResourceType(Generic[S]):
         hidden: attributes of this spec whose values must not be shown.
         provides, needs, watches: tokens such as `path:/etc/motd`. A resource comes after whatever provides what it
             needs; when something that it watches changes, `stale` is laid over what the probe saw.
+        among: completes a spec by the tokens that everything on its target provides.
         lock: changes with the same target and lock never overlap.
         risk: what may go wrong.
         summary: what the type is, in one line.
@@ -435,6 +441,7 @@ class ResourceType(Generic[S]):
     needs: Callable[[S], Iterable[str]] = no_tokens
     watches: Callable[[S], Iterable[str]] = no_tokens
     stale: Mapping[str, Any] = field(default_factory=dict)
+    among: Callable[[S, Collection[str]], S] = alone
     lock: str | None = None
     risk: Callable[[Change[S]], Risk | None] = no_risk
 

@@ -36,7 +36,7 @@ from reconciler.model import (
 )
 from reconciler.probe import Observations, Unprobed
 from reconciler.registry import Registry
-from reconciler.resolve import Desired, Edges, connect, topological
+from reconciler.resolve import SHARED, Desired, Edges, connect, topological
 
 FORMAT: Final = 1
 LIFETIME: Final = timedelta(hours=24)
@@ -153,7 +153,10 @@ def to_prune(
         objects to delete, and addresses to forget with the reason.
     """
     providers = {
-        (r.target, token) for r in desired.resources.values() for token in registry.type_of(r.type).provides(r.spec)
+        (r.target, token)
+        for r in desired.resources.values()
+        for token in registry.type_of(r.type).provides(r.spec)
+        if not token.startswith(SHARED)
     }
     gone: list[Resource[Any]] = []
     release: dict[str, str] = {}

@@ -12,6 +12,7 @@ from typing import Any
 from reconciler import apply as apply_stage
 from reconciler import inventory, journal, plan
 from reconciler.connections import Pool
+from reconciler.errors import InvalidInput
 from reconciler.expand import Catalog, expand
 from reconciler.load import load
 from reconciler.model import Target
@@ -52,13 +53,16 @@ class Project:
         """
         return validate(load(self.path), self.registry)
 
-    def desired(self) -> Desired:
+    def desired(self, catalog: Catalog | None = None) -> Desired:
         """Everything that should be, in order.
+
+        Args:
+            catalog: documents that were validated already.
 
         Raises:
             InvalidInput: with all problems.
         """
-        catalog = self.validate()
+        catalog = catalog or self.validate()
         found = resolve(expand(catalog), catalog)
         return replace(found, targets={name: self.retarget(t) for name, t in found.targets.items()})
 
@@ -80,6 +84,9 @@ class Project:
         gone = [r for r in gone if r.address in chosen]
         if scope:
             release = {a: r for a, r in release.items() if a in chosen}
+        missing = self.secrets.missing(r for a, r in desired.resources.items() if a in chosen)
+        if missing:
+            raise InvalidInput(missing)
         if pool is None:
             with Pool(desired.targets, read_only=True) as own:
                 observed = self.probe(desired, chosen, gone, own)

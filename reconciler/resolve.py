@@ -8,13 +8,13 @@ that a document with many objects costs as many edges as it has objects.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from typing import Any
 
 from reconciler.errors import InvalidInput, Problem
 from reconciler.expand import Catalog
-from reconciler.model import Resource, Target
+from reconciler.model import Resource, Target, alone
 from reconciler.registry import Registry
 
 Edges = Mapping[str, Sequence[str]]
@@ -22,6 +22,8 @@ Edges = Mapping[str, Sequence[str]]
 
 EXCLUSIVE = "path:"
 """Tokens of this kind have one provider: two objects cannot stand at one path."""
+SHARED = "edit:"
+"""Tokens of this kind have many providers, each for a part of a file: none of them takes the place of another."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def resolve(resources: Iterable[Resource[Any]], catalog: Catalog) -> Desired:
     Raises:
         InvalidInput: a cycle, two objects at one path, or an object that needs what another document removes.
     """
-    by_address = {r.address: r for r in resources}
+    by_address = {r.address: r for r in _completed(list(resources), catalog.registry)}
     requires = {d.address: d.lifecycle.requires for d in catalog if d.lifecycle.requires}
     edges, watched, problems = connect(by_address.values(), catalog.registry, requires)
     if not problems:
@@ -56,6 +58,16 @@ def resolve(resources: Iterable[Resource[Any]], catalog: Catalog) -> Desired:
     if problems:
         raise InvalidInput(problems)
     return Desired(by_address, catalog.targets, edges, watched)
+
+
+def _completed(resources: list[Resource[Any]], registry: Registry) -> Iterable[Resource[Any]]:
+    """Specs that depend on what else is on their target, filled in."""
+    if all(registry.type_of(r.type).among is alone for r in resources):
+        return resources
+    tokens: dict[str, set[str]] = {}
+    for resource in resources:
+        tokens.setdefault(resource.target, set()).update(registry.type_of(resource.type).provides(resource.spec))
+    return [replace(r, spec=registry.type_of(r.type).among(r.spec, tokens[r.target])) for r in resources]
 
 
 def connect(

@@ -39,6 +39,13 @@ def text(kind: Kind[Any]) -> str:
     return json.dumps(schema(kind), indent=2, ensure_ascii=False) + "\n"
 
 
+@cache
+def model_schema(model: type[Spec]) -> dict[str, Any]:
+    """The schema of one model alone, such as the spec of a resource type."""
+    definitions: dict[str, Any] = {}
+    return _inline(model, definitions) | {"definitions": definitions}
+
+
 def _inline(model: type[Spec], definitions: dict[str, Any]) -> dict[str, Any]:
     out = model.model_json_schema(
         by_alias=True, ref_template="#/definitions/{model}", schema_generator=GenerateJsonSchema

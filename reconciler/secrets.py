@@ -11,13 +11,13 @@ import hashlib
 import hmac
 import os
 import secrets as random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from reconciler.errors import SecretError
-from reconciler.model import Sealed, Secret, Sha256
+from reconciler.errors import Problem, SecretError
+from reconciler.model import Resource, Sealed, Secret, Sha256
 
 REDACTED: Final = "(secret)"
 _SHORTEST: Final = 6  # shorter values are ordinary words; the output of steps that use them is withheld anyway
@@ -72,6 +72,19 @@ class Secrets:
             value = self.reveal(value)
         plain = value if isinstance(value, Sha256) else Sha256.of(value)
         return Sealed(hmac.new(self._key, plain.hex.encode(), hashlib.sha256).hexdigest())
+
+    def missing(self, resources: Iterable[Resource[Any]]) -> list[Problem]:
+        """A problem for each secret of these objects that cannot be read."""
+        problems = []
+        for resource in resources:
+            for name in type(resource.spec).model_fields:
+                value = getattr(resource.spec, name)
+                if isinstance(value, Secret):
+                    try:
+                        self.reveal(value)
+                    except SecretError as error:
+                        problems.append(Problem(str(error), "", resource.origin, resource.position))
+        return problems
 
     def redact(self, text: str) -> str:
         """The text without any value that was revealed so far, as it stands, by line, or in base64."""

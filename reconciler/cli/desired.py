@@ -16,9 +16,9 @@ app = typer.Typer()
 def validate(path: PathArgument = DESIRED, output: OutputOption = Output.TEXT) -> None:
     """Check all documents: shape, values, references, order. Needs no network and no secrets."""
     checked = project(path, None)
-    desired = checked.desired()
-    kinds = checked.validate() if output is Output.JSON else None
-    if output is Output.JSON and kinds is not None:
+    catalog = checked.validate()
+    desired = checked.desired(catalog)
+    if output is Output.JSON:
         import json
 
         typer.echo(
@@ -26,7 +26,7 @@ def validate(path: PathArgument = DESIRED, output: OutputOption = Output.TEXT) -
                 {
                     "version": 1,
                     "valid": True,
-                    "documents": [d.address for d in kinds],
+                    "documents": [d.address for d in catalog],
                     "resources": len(desired.resources),
                     "problems": [],
                 }
@@ -35,9 +35,8 @@ def validate(path: PathArgument = DESIRED, output: OutputOption = Output.TEXT) -
         return
     from reconciler.render.terminal import console
 
-    documents = {r.origin for r in desired.resources.values()}
     console().print(
-        f"Valid: {len(desired.resources)} objects of {len(documents)} documents on {len(desired.targets)} targets.",
+        f"Valid: {len(catalog)} documents mean {len(desired.resources)} objects on {len(desired.targets)} targets.",
         style="green",
         highlight=False,
     )

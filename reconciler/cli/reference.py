@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,13 +19,30 @@ def _complete_kind(incomplete: str) -> list[str]:
     return [name for name in default().kinds if name.lower().startswith(incomplete.lower())]
 
 
+class KindsOutput(StrEnum):
+    """How kinds are listed."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
 @app.command()
-def kinds(output: OutputOption = Output.TEXT) -> None:
+def kinds(
+    output: Annotated[
+        KindsOutput, typer.Option("--output", help="`json` for programs; `markdown` is docs/kinds.md, all of it.")
+    ] = KindsOutput.TEXT,
+) -> None:
     """List the kinds of documents."""
     from reconciler.registry import default
 
     found = default().kinds.values()
-    if output is Output.JSON:
+    if output is KindsOutput.MARKDOWN:
+        from reconciler.render.reference import kinds_markdown
+
+        typer.echo(kinds_markdown(default()), nl=False)
+        return
+    if output is KindsOutput.JSON:
         import json
 
         typer.echo(

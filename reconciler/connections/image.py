@@ -33,7 +33,9 @@ def connect(target: Target) -> Shell:
 
     if _can_chroot(root):
         return Shell(target.name, start, "ROOT= OFFLINE=1")
-    return Shell(target.name, start, f"ROOT={shlex.quote(str(root))} OFFLINE=1\n. {shlex.quote(str(TOOLBOX / 'prelude.sh'))}")
+    return Shell(
+        target.name, start, f"ROOT={shlex.quote(str(root))} OFFLINE=1\n. {shlex.quote(str(TOOLBOX / 'prelude.sh'))}"
+    )
 
 
 def _can_chroot(root: Path) -> bool:

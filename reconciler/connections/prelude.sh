@@ -41,10 +41,14 @@ put() {
     if [ -L "$_f" ]; then echo "$1 is a symbolic link; it is not replaced by a file"; return 1; fi
     if [ -d "$_f" ]; then echo "$1 is a directory; it is not replaced by a file"; return 1; fi
     _t=$(mktemp -- "${_f%/*}/.reconciler.XXXXXX") || return 1
-    if [ -e "$_f" ]; then cp --attributes-only --preserve=all -- "$_f" "$_t"; else chmod 644 "$_t"; fi &&
-        base64 -d >"$_t" &&
-        { [ -z "$3$4" ] || chown -- "$3${4:+:$4}" "$_t"; } &&
-        { [ -z "$2" ] || chmod -- "$2" "$_t"; } &&
+    # Opened while it is still 0600 and ours; the content comes last, so that nobody reads it under the old mode.
+    {
+        if [ -e "$_f" ]; then cp --attributes-only --preserve=all -- "$_f" "$_t"; else chmod 644 "$_t"; fi &&
+            { [ -z "$3$4" ] || chown -- "$3${4:+:$4}" "$_t"; } &&
+            { [ -z "$2" ] || chmod -- "$2" "$_t"; } &&
+            base64 -d >&3 &&
+            case $2 in *[1-7]???) chmod -- "$2" "$_t" ;; esac # writing may have cleared the set-user-ID bit
+    } 3>"$_t" &&
         sync -- "$_t" &&
         mv -fT -- "$_t" "$_f" &&
         { [ -z "$ROOT" ] || own "$1" "$3" "$4"; } &&

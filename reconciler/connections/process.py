@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,13 @@ class ProcessChannel:
         self._errors = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environ, bufsize=0
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=environ,
+                bufsize=0,
+                process_group=0,  # the terminal's Ctrl-C is for us; what has begun comes to its end
             )
         except OSError as error:
             self._errors.close()
@@ -42,17 +49,23 @@ class ProcessChannel:
         try:
             while view:
                 view = view[self._process.stdin.write(view) :]
-        except (BrokenPipeError, ValueError) as error:
-            self._process.wait(5)
+        except (OSError, ValueError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)  # so that its last words are there
             raise ConnectionLost(f"the shell went away ({error})") from None
 
     def receive(self) -> bytes:
         """See `Channel.receive`."""
         assert self._process.stdout is not None
-        return self._process.stdout.read(65536) or b""
+        try:
+            return self._process.stdout.read(65536) or b""
+        except (OSError, ValueError) as error:
+            raise ConnectionLost(f"the shell went away ({error})") from None
 
     def complaint(self) -> str:
         """See `Channel.complaint`."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
         self._errors.seek(0)
         return self._errors.read(4096).decode("utf-8", "replace")
 
@@ -60,7 +73,8 @@ class ProcessChannel:
         """See `Channel.close`."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
-                stream.close()
+                with contextlib.suppress(OSError):
+                    stream.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import secrets
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,13 @@ from typing import Final, Protocol
 from reconciler.errors import ConnectError, ConnectionLost, ContractError
 from reconciler.model import Put, Read, Reply, Run, Secret, Sh, Step, StepResult, Work
 
-LOOP: Final = 'while IFS= read -r n; do eval "$(head -c "$n")"; done'
-"""What runs on the target."""
+LOOP: Final = 'while read -r n k; do m=$(head -c "$n"); case $m in *"#$k") eval "$m" ;; *) exit 1 ;; esac; done'
+"""What runs on the target. A message that was cut off (we were killed, or the connection was) lacks its last word, and
+nothing of it is run."""
 
 WITHHELD: Final = "(output withheld: this step handles a secret)"
 MAX_OUTPUT: Final = 64 * 1024
-"""Characters kept of one step's output: the end of it."""
+"""Bytes kept of one step's output: the end of it."""
 
 
 class Channel(Protocol):
@@ -71,10 +73,16 @@ class Shell:
         for index, one in enumerate(reads):
             arguments = " ".join(map(shlex.quote, one.args))
             parts.append(f"( set -- {arguments}\n{one.sh}\n) </dev/null 2>/dev/null; mark {index} $?\n")
-        replies = [Reply(text, status) for _, status, text in self._ask("".join(parts))]
-        if len(replies) != len(reads):
-            raise ConnectionLost(f"{self._name}: the answer ended early. {self._last_words()}")
-        return replies
+        script = "".join(parts)
+        used = self._channel is not None
+        try:
+            answers = list(self._ask(script))
+        except ConnectionLost:
+            if not used:
+                raise
+            # It may have died while nobody used it, and looking twice does no harm.
+            answers = list(self._ask(script))
+        return [Reply(text, status) for _, status, text in answers]
 
     def execute(self, batch: Sequence[Work], reveal: Callable[[Secret], str]) -> Iterator[StepResult]:
         """See `Connection.execute`."""
@@ -90,9 +98,9 @@ class Shell:
                     f"[ $s -eq 0 ] || f{number}=1; else s=-1; fi; mark {len(steps)} $s\n"
                 )
                 steps.append((work.address, position, _is_secret(step)))
-        for number, status, text in self._ask("".join(parts)):
+        for number, status, text in self._ask("".join(parts), MAX_OUTPUT):
             address, position, secret = steps[number]
-            output = WITHHELD if secret and text.strip() else text[-MAX_OUTPUT:]
+            output = WITHHELD if secret and text.strip() else text
             yield StepResult(address, position, None if status < 0 else status, output)
 
     def close(self) -> None:
@@ -100,55 +108,75 @@ class Shell:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        self._greeted = False
 
-    def _ask(self, script: str) -> Iterator[tuple[int, int, str]]:
-        """Send one message; yield `(number, status, text)` of each part as it arrives."""
+    def _ask(self, script: str, keep: int = sys.maxsize) -> Iterator[tuple[int, int, str]]:
+        """Send one message; yield `(number, status, text)` of each part as it arrives, and of text the last `keep` bytes.
+
+        A channel that was not read to the end of the answer is closed: what is left in it would spoil the next one.
+        """
         nonce = secrets.token_hex(16)
         message = (
             f"{self._settings}\n{'' if self._greeted else _prelude()}"
-            f"mark() {{ printf '\\n{nonce} %s %s\\n' \"$1\" \"$2\"; }}\n{script}mark end 0\n"
+            f'mark() {{ printf \'\\n{nonce} %s %s\\n\' "$1" "$2"; }}\nmark start 0\n{script}mark end 0\n#{nonce}'
         ).encode("utf-8", "surrogateescape")
         if self._channel is None:
             self._channel = self._start()
-        channel = self._channel
+        complete = False
         try:
-            channel.send(f"{len(message)}\n".encode() + message)
+            self._channel.send(f"{len(message)} {nonce}\n".encode() + message)
+            for number, status, text in _parts(self._channel, f"\n{nonce} ".encode(), keep):
+                self._greeted = True
+                complete = number == "end"
+                # Before the start there is only noise: a login script's greetings, a daemon that kept our output.
+                if number not in ("start", "end"):
+                    yield int(number), int(status), text
+        except _Ended as end:
+            raise self._translated(end.rest) from None
         except ConnectionLost as error:
-            if not self._greeted:
-                raise ConnectError(f"{self._name}: no shell: {self._last_words() or error}") from None
-            raise
-        mark = f"\n{nonce} ".encode()
-        buffer = bytearray()
+            raise self._translated(str(error)) from None
+        finally:
+            if not complete:
+                self.close()
+
+    def _translated(self, why: str) -> Exception:
+        """Why there is no answer: the shell's own words, or else `why`."""
+        words = self._channel.complaint().strip()[-500:] if self._channel else ""
+        if self._greeted:
+            return ConnectionLost(f"{self._name}: the session ended in the middle. {words or why}".strip())
+        return ConnectError(f"{self._name}: no shell: {words or why or 'the session ended at once'}")
+
+
+class _Ended(Exception):
+    """The stream ended before the answer was complete."""
+
+    def __init__(self, rest: str) -> None:
+        self.rest = rest
+
+
+def _parts(channel: Channel, mark: bytes, keep: int) -> Iterator[tuple[str, str, str]]:
+    """Cut a stream at its marks, up to and with the one that says `end`."""
+    buffer = bytearray()
+    searched = 0
+    while True:
+        found = buffer.find(mark, searched)
+        end = buffer.find(b"\n", found + len(mark)) if found >= 0 else -1
+        if end < 0:
+            searched = max(0, len(buffer) - len(mark)) if found < 0 else found
+            if found < 0 and len(buffer) > 2 * keep:
+                del buffer[:-keep]
+                searched = 0
+            chunk = channel.receive()
+            if not chunk:
+                raise _Ended(bytes(buffer[-300:]).decode("utf-8", "replace").strip())
+            buffer += chunk
+            continue
+        number, status = bytes(buffer[found + len(mark) : end]).decode().split()
+        yield number, status, bytes(buffer[max(0, found - keep) : found]).decode("utf-8", "surrogateescape")
+        if number == "end":
+            return
+        del buffer[: end + 1]
         searched = 0
-        while True:
-            found = buffer.find(mark, searched)
-            end = buffer.find(b"\n", found + len(mark)) if found >= 0 else -1
-            if end < 0:
-                searched = max(0, len(buffer) - len(mark)) if found < 0 else found
-                chunk = channel.receive()
-                if not chunk:
-                    raise self._ended(buffer)
-                buffer += chunk
-                continue
-            number, status = bytes(buffer[found + len(mark) : end]).decode().split()
-            text = bytes(buffer[:found]).decode("utf-8", "surrogateescape")
-            del buffer[: end + 1]
-            searched = 0
-            self._greeted = True
-            if number == "end":
-                return
-            yield int(number), int(status), text
-
-    def _ended(self, rest: bytearray) -> Exception:
-        words = self._last_words() or bytes(rest[-300:]).decode("utf-8", "replace").strip()
-        greeted, self._greeted = self._greeted, False
-        self.close()
-        if not greeted:
-            return ConnectError(f"{self._name}: no shell: {words or 'the session ended at once'}")
-        return ConnectionLost(f"{self._name}: the session ended in the middle. {words}".strip())
-
-    def _last_words(self) -> str:
-        return self._channel.complaint().strip()[-500:] if self._channel else ""
 
 
 def _spell(step: Step, reveal: Callable[[Secret], str]) -> str:

@@ -6,30 +6,39 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import logging
 import os
+import random
 import shlex
 import socket
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import paramiko
 
+from reconciler.connections.known_hosts import HostKey, KnownHosts
 from reconciler.connections.process import BECOME, ProcessChannel
 from reconciler.connections.shell import LOOP, Shell
 from reconciler.errors import ConnectError, ConnectionLost, HostKeyError
 from reconciler.model import Target
 
 CONNECT_SECONDS: Final = 10.0
+"""To connect, to agree on keys, to log in: each."""
 SILENT_SECONDS: Final = 20
 """A peer that acknowledges nothing for so long is dead."""
-ATTEMPTS: Final = 3
-"""A server that is just starting, or limits its startups, may drop a connection before its banner."""
+PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between attempts: a server that is just starting, or limits its startups, drops connections at once."""
+MAX_JUMPS: Final = 8
+
+# What goes wrong is raised to the caller; nothing is logged on the way.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+T = TypeVar("T")
 
 
 def connect(target: Target) -> Shell:
@@ -57,31 +66,29 @@ def _openssh(name: str, settings: Mapping[str, Any], command: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Way:
-    """All that is needed to reach one host."""
+    """All that is needed to reach one host. `only` = of the agent's keys, just those that `keys` names."""
 
     name: str
     address: str
     port: int
     user: str
     keys: Sequence[str]
+    only: bool
     known_hosts: Sequence[str]
-    key_name: str
+    label: str
     jump: Sequence[str]
     proxy: str | None
-    agent: bool
-    config: str | None
+    settings: Mapping[str, Any]
 
 
 def _way(name: str, settings: Mapping[str, Any]) -> _Way:
-    config_file = settings.get("configFile")
+    """What the document says, else what the SSH configuration says, else what OpenSSH would do."""
     alias = settings.get("address") or name
-    found = _config(config_file).lookup(alias)
+    found = _looked_up(settings.get("configFile"), alias)
     address = found.get("hostname", alias)
     port = int(settings.get("port") or found.get("port", 22))
-    only = found.get("identitiesonly", "no") == "yes"
+    key_name = found.get("hostkeyalias", address)
     keys = [settings["identityFile"]] if settings.get("identityFile") else found.get("identityfile", [])
-    if not keys:
-        keys = [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]
     known = [settings["knownHosts"]] if settings.get("knownHosts") else found.get("userknownhostsfile", "").split()
     jump = found.get("proxyjump", "none")
     return _Way(
@@ -89,61 +96,92 @@ def _way(name: str, settings: Mapping[str, Any]) -> _Way:
         address,
         port,
         settings.get("user") or found.get("user") or os.environ.get("USER") or "root",
-        [os.path.expanduser(k) for k in keys],
+        [os.path.expanduser(k) for k in keys or [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]],
+        bool(settings.get("identityFile")) or found.get("identitiesonly", "no") == "yes",
         [os.path.expanduser(k) for k in known or ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")]
         + found.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts").split(),
-        found.get("hostkeyalias", address),
+        key_name if port == 22 or "hostkeyalias" in found else f"[{key_name}]:{port}",
         [] if jump == "none" else jump.split(","),
         None if found.get("proxycommand", "none") == "none" else found["proxycommand"],
-        agent=not only and not settings.get("identityFile"),
-        config=config_file,
+        settings,
     )
+
+
+def _hops(way: _Way) -> Iterator[_Way]:
+    """The hosts on the way, the nearest first; of the first one also those that its own configuration names."""
+    for number, hop in enumerate(way.jump):
+        user, _, where = hop.removeprefix("ssh://").rpartition("@")
+        host, port = where, ""
+        if where.startswith("["):
+            host, _, port = where[1:].partition("]")
+        elif where.count(":") == 1:
+            host, _, port = where.partition(":")
+        if host in (way.address, way.settings.get("address")):
+            continue  # `Host *` with ProxyJump names the jump host itself, too
+        settings = {k: v for k, v in way.settings.items() if k in ("configFile", "knownHosts")}
+        known = _looked_up(settings.get("configFile"), host)
+        if "identityfile" not in known:
+            settings["identityFile"] = way.settings.get("identityFile")
+        settings |= {"address": host, "user": user, "port": port.removeprefix(":")}
+        found = _way(f"{way.name} (by way of {host})", settings)
+        if number == 0:
+            yield from _hops(found)
+        yield found
 
 
 def _paramiko(name: str, settings: Mapping[str, Any], command: str) -> _SshChannel:
     transports: list[paramiko.Transport] = []
     try:
-        transport = _transport(_way(name, settings), transports, None)
-        channel = transport.open_session(timeout=CONNECT_SECONDS)
+        through = None
+        way = _way(name, settings)
+        for number, one in enumerate([*_hops(way), way]):
+            if number > MAX_JUMPS:
+                raise ConnectError(f"{name}: more than {MAX_JUMPS} hosts on the way; ProxyJump runs in circles.")
+            through = _transport(one, through)
+            transports.append(through)
+            _verify(one, through.get_remote_server_key())
+            _authenticate(one, through)
+        channel = transports[-1].open_session(timeout=CONNECT_SECONDS)
         channel.exec_command(command)
     except (paramiko.SSHException, OSError, EOFError) as error:
-        for one in transports:
-            one.close()
+        _close(transports)
         raise ConnectError(f"{name}: {_reason(error)}") from None
     except BaseException:
-        for one in transports:
-            one.close()
+        _close(transports)
         raise
     return _SshChannel(channel, transports)
 
 
-def _transport(way: _Way, opened: list[paramiko.Transport], through: paramiko.Transport | None) -> paramiko.Transport:
-    """An authenticated transport. Every transport that was opened is noted in `opened`, jump hosts first."""
-    for hop in way.jump:
-        user, _, rest = hop.rpartition("@")
-        host, _, port = rest.partition(":")
-        settings = {"address": host, "user": user or None, "port": port or None, "configFile": way.config}
-        through = _transport(_way(f"{way.name} (by way of {host})", settings), opened, through)
-    for attempt in range(1, ATTEMPTS + 1):
+def _close(transports: Sequence[paramiko.Transport]) -> None:
+    for transport in reversed(transports):
+        transport.close()
+
+
+def _transport(way: _Way, through: paramiko.Transport | None) -> paramiko.Transport:
+    """A transport that has agreed on keys with a server. Who that is, and who we are, comes next."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    kinds = {key.kind for key in _known_keys(way) if not key.marker}
+    for pause in (*PAUSES, None):
         transport = paramiko.Transport(_socket(way, through))
-        opened.append(transport)
-        label, known = _known_keys(way)
-        if known:
-            # Ask for a key of a kind that we know, as OpenSSH does.
-            options = transport.get_security_options()
-            options.key_types = [k for k in options.key_types if _family(k) in known] or options.key_types
+        transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = CONNECT_SECONDS
+        options = transport.get_security_options()
+        # Ask for a key of a kind that we know, as OpenSSH does.
+        options.key_types = [k for k in options.key_types if _family(k) in kinds] or options.key_types
         try:
             transport.start_client(timeout=CONNECT_SECONDS)
-            break
+            if not transport.initial_kex_done:
+                raise TimeoutError
+            return transport
         except (paramiko.SSHException, EOFError, OSError) as error:
             transport.close()
-            opened.remove(transport)
-            if attempt == ATTEMPTS or "banner" not in str(error).lower() and not isinstance(error, EOFError):
+            dropped = "banner" in str(error).lower() or isinstance(error, EOFError | ConnectionResetError)
+            if not dropped or pause is None or time.monotonic() + pause > deadline:
                 raise
-            time.sleep(0.2 * attempt)
-    _verify(way, label, known, transport.get_remote_server_key())
-    _authenticate(way, transport)
-    return transport
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  spreads attempts, protects nothing
+        except BaseException:
+            transport.close()
+            raise
+    raise AssertionError("unreachable")
 
 
 def _socket(way: _Way, through: paramiko.Transport | None) -> Any:
@@ -166,7 +204,7 @@ def _socket(way: _Way, through: paramiko.Transport | None) -> Any:
 
 
 class _PromptSocket:
-    """A socket that acknowledges at once what it receives."""
+    """A socket that acknowledges at once what it receives, and whose reader notices at once that it was closed."""
 
     def __init__(self, inner: socket.socket) -> None:
         self._inner = inner
@@ -176,6 +214,13 @@ class _PromptSocket:
         self._inner.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_QUICKACK", socket.TCP_NODELAY), 1)
         return content
 
+    def close(self) -> None:
+        try:
+            self._inner.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is broken already
+        self._inner.close()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
@@ -183,60 +228,117 @@ class _PromptSocket:
 # ------------------------------------------------------------------------------------------------ who is there
 
 
-def _known_keys(way: _Way) -> tuple[str, dict[str, paramiko.PKey]]:
-    """The name under which a host is known, and its keys by family."""
-    label = way.key_name if way.port == 22 else f"[{way.key_name}]:{way.port}"
-    keys: dict[str, paramiko.PKey] = {}
-    for file in way.known_hosts:
-        found = _host_keys(file).lookup(label)
-        for kind in found.keys() if found else ():
-            keys.setdefault(_family(kind), found[kind])
-    return label, keys
+def _known_keys(way: _Way) -> list[HostKey]:
+    return [key for file in way.known_hosts for key in _once(_known_hosts, file).lookup(way.label)]
 
 
-def _verify(way: _Way, label: str, known: Mapping[str, paramiko.PKey], key: paramiko.PKey) -> None:
-    expected = known.get(_family(key.get_name()))
-    if expected is not None and expected == key:
-        return
-    files = ", ".join(way.known_hosts)
-    if expected is not None:
+def _verify(way: _Way, key: paramiko.PKey) -> None:
+    """Make sure that the host is who it was.
+
+    Raises:
+        HostKeyError: its key is unknown, changed or revoked.
+    """
+    shown = HostKey(key.get_name(), key.get_base64())
+    known = _known_keys(way)
+    same = [k for k in known if k.text == shown.text and k.marker in ("", "@revoked")]
+    revoked = next((k for k in same if k.marker), None)
+    if revoked:
         raise HostKeyError(
-            f"{way.name}: the host key of {label} CHANGED: known is {_fingerprint(expected)}, "
-            f"the host shows {_fingerprint(key)}. If it was reinstalled, update {files}; else find out who answers."
+            f"{way.name}: the host key of {way.label} is revoked by {revoked.place}: {shown.fingerprint}."
+        )
+    if same:
+        return
+    other = [k for k in known if not k.marker and k.kind == shown.kind]
+    if other:
+        was = ", ".join(f"{k.fingerprint} ({k.place})" for k in other)
+        raise HostKeyError(
+            f"{way.name}: the host key of {way.label} CHANGED: known is {was}, the host shows {shown.fingerprint}. "
+            "If it was reinstalled, correct that line; else find out who answers."
+        )
+    if any(k.marker == "@cert-authority" for k in known):
+        raise HostKeyError(
+            f"{way.name}: {way.label} is known by a certificate authority, which only the OpenSSH client can verify. "
+            "Write `client: openssh` in its Host document."
         )
     raise HostKeyError(
-        f"{way.name}: the host key of {label} is not known: it shows {_fingerprint(key)}. "
-        f"Compare it with the host's own (ssh-keygen -lf) and add it to {way.known_hosts[0]}."
+        f"{way.name}: the host key of {way.label} is not known: it shows {shown.fingerprint}. Compare that with what "
+        f"`ssh-keygen -lf` says on the host itself, then add this line to {way.known_hosts[0]}: "
+        f"{way.label} {shown.kind} {shown.text}"
     )
 
 
+# ------------------------------------------------------------------------------------------------ who we are
+
+
 def _authenticate(way: _Way, transport: paramiko.Transport) -> None:
-    tried = []
-    for load in _credentials(way):
-        try:
-            key = load()
-            if key is None:
+    """Log in by a key.
+
+    Raises:
+        ConnectError: none is accepted; says what was tried.
+    """
+    who = f"{way.name}: {way.user}@{way.address}"
+    notes: list[str] = []
+    agent = paramiko.Agent() if os.environ.get("SSH_AUTH_SOCK") else None
+    try:
+        for title, key in _keys(way, agent, notes):
+            try:
+                left = transport.auth_publickey(way.user, key)
+            except paramiko.BadAuthenticationType as error:
+                raise ConnectError(f"{who} takes no keys, only {', '.join(error.allowed_types)}.") from None
+            except paramiko.AuthenticationException:
+                notes.append(f"{title}: refused")
+                if not transport.is_active():
+                    notes.append("then the host hung up")
+                    break
                 continue
-            transport.auth_publickey(way.user, key)
+            if left:
+                raise ConnectError(f"{who} took {title}, but also wants {', '.join(left)}, which we cannot give.")
             return
-        except paramiko.PasswordRequiredException as error:
-            tried.append(f"a key that needs a passphrase ({error})")
-        except paramiko.AuthenticationException:
-            tried.append("refused")
-    files = ", ".join(way.keys)
-    raise ConnectError(f"{way.name}: {way.user}@{way.address} takes none of our keys ({files}, agent: {way.agent}).")
+    finally:
+        if agent is not None:
+            agent.close()
+    raise ConnectError(f"{who} takes none of our keys ({'; '.join(notes) or 'we have none'}).")
 
 
-def _credentials(way: _Way) -> list[Callable[[], paramiko.PKey | None]]:
-    loaders: list[Callable[[], paramiko.PKey | None]] = [lambda file=file: _private_key(file) for file in way.keys]  # type: ignore[misc]
-    if way.agent and os.environ.get("SSH_AUTH_SOCK"):
-        loaders = [lambda key=key: key for key in _agent_keys()] + loaders  # type: ignore[misc]
-    return loaders
+def _keys(way: _Way, agent: paramiko.Agent | None, notes: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
+    """The agent's keys, then those in files, each with a title. What cannot be read is noted."""
+    offered = agent.get_keys() if agent else ()
+    named = {text for text in (_once(_public_text, file) for file in way.keys) if text}
+    for key in offered:
+        if not way.only or key.get_base64() in named:
+            yield f"{key.comment or key.get_name()} of the agent", key
+    have = {key.get_base64() for key in offered}
+    for file in way.keys:
+        if _once(_public_text, file) in have:
+            continue
+        try:
+            loaded = _once(_private_key, file)
+        except paramiko.PasswordRequiredException:
+            notes.append(f"{file}: needs a passphrase; add it to the agent")
+        except (paramiko.SSHException, OSError, ValueError) as error:
+            notes.append(f"{file}: {getattr(error, 'strerror', None) or 'not a private key that we can read'}")
+        else:
+            if loaded is None:
+                notes.append(f"{file}: not there")
+            else:
+                yield file, loaded
+
+
+# ------------------------------------------------------------------------------------------------ files, read once
+
+
+_reading = threading.Lock()
+
+
+def _once(read: Callable[[str], T], file: str) -> T:
+    """What a cached function reads from a file: by one thread, while the others wait for it."""
+    with _reading:
+        return read(file)
 
 
 @cache
-def _agent_keys() -> tuple[paramiko.PKey, ...]:
-    return tuple(paramiko.Agent().get_keys())
+def _known_hosts(file: str) -> KnownHosts:
+    return KnownHosts(file)
 
 
 @cache
@@ -245,38 +347,45 @@ def _private_key(file: str) -> paramiko.PKey | None:
         return None
     try:
         return paramiko.PKey.from_path(file)
-    except paramiko.UnknownKeyType:
+    except (paramiko.UnknownKeyType, TypeError):
+        raise paramiko.SSHException from None
+
+
+@cache
+def _public_text(file: str) -> str | None:
+    """The public half of a key, in base64, from the file beside it."""
+    try:
+        return Path(f"{file}.pub").read_text().split()[1]
+    except (OSError, UnicodeDecodeError, IndexError):
         return None
 
 
 @cache
-def _host_keys(file: str) -> paramiko.HostKeys:
-    keys = paramiko.HostKeys()
-    if Path(file).exists():
-        keys.load(file)
-    return keys
+def _config(file: str) -> paramiko.SSHConfig:
+    return paramiko.SSHConfig.from_path(file)
 
 
-@cache
-def _config(file: str | None) -> paramiko.SSHConfig:
-    path = Path(file).expanduser() if file else Path("~/.ssh/config").expanduser()
-    if not path.exists():
-        if file:
-            raise ConnectError(f"there is no SSH configuration {file}.")
-        return paramiko.SSHConfig()
+def _looked_up(file: str | None, alias: str) -> dict[str, Any]:
+    """What the SSH configuration says of a host.
+
+    Raises:
+        ConnectError: it cannot be read.
+    """
+    path = os.path.expanduser(file or "~/.ssh/config")
     try:
-        return paramiko.SSHConfig.from_path(str(path))
-    except paramiko.ConfigParseError as error:
-        raise ConnectError(f"{path}: {error}") from None
+        return dict(_once(_config, path).lookup(alias))
+    except FileNotFoundError:
+        if file:
+            raise ConnectError(f"there is no SSH configuration {file}.") from None
+        return {}
+    except OSError as error:
+        raise ConnectError(f"the SSH configuration {path} cannot be read: {error.strerror}.") from None
+    except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize, ImportError, UnicodeDecodeError) as error:
+        raise ConnectError(f"the SSH configuration {path}: {error}") from None
 
 
 def _family(kind: str) -> str:
     return "ssh-rsa" if kind.startswith("rsa-sha2") else kind
-
-
-def _fingerprint(key: paramiko.PKey) -> str:
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
-    return f"{key.get_name()} SHA256:{digest}"
 
 
 def _reason(error: Exception) -> str:
@@ -284,8 +393,12 @@ def _reason(error: Exception) -> str:
         return f"its address is not known ({error.strerror})."
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_SECONDS:.0f} s."
+    if isinstance(error, paramiko.ChannelException):
+        return f"the jump host cannot reach it ({error.text})."
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be reached: {error.strerror}."
+    if isinstance(error, EOFError) or "banner" in str(error).lower():
+        return "something answers, but hangs up or is no SSH server."
     return f"SSH failed: {error or type(error).__name__}."
 
 
@@ -315,5 +428,4 @@ class _SshChannel:
         return out.decode("utf-8", "replace")
 
     def close(self) -> None:
-        for transport in reversed(self._transports):
-            transport.close()
+        _close(self._transports)

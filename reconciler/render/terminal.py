@@ -41,14 +41,18 @@ DIFF_LINES = 60
 """Longer diffs are cut in the terminal; the plan file holds all."""
 
 
+UNBROKEN = 32_000
+"""Columns where nobody looks: lines that go to a file or a program are not broken."""
+
+
 def console() -> Console:
     """Standard output."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNBROKEN)
 
 
 def errors_console() -> Console:
     """Standard error."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else UNBROKEN)
 
 
 def clean(text: str) -> str:

@@ -14,10 +14,11 @@ own() {
 
 # Reads what stat printed; cuts the image's folder off the paths and puts the kept owners in.
 owned() {
-    [ -e "$ROOT/.owners" ] || : >"$ROOT/.owners"
+    _k=$ROOT/.owners
+    [ -e "$_k" ] || _k=/dev/null
     R=$ROOT awk -F'|' -v OFS='|' 'BEGIN { n = length(ENVIRON["R"]) }
         FILENAME != "-" { owner[$1] = $2; group[$1] = $3; next }
         { p = $8; for (i = 9; i <= NF; i++) p = p "|" $i; p = substr(p, n + 1)
           print $1, $2, (p in owner ? owner[p] : "root"), (p in group ? group[p] : "root"), $5, $6, $7, p }' \
-        "$ROOT/.owners" -
+        "$_k" -
 }

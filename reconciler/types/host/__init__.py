@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from reconciler.model import State
+
 
 @dataclass(frozen=True, slots=True)
 class Meta:
@@ -24,7 +26,8 @@ class Meta:
 def parse_meta(text: str) -> dict[str, Meta]:
     """The lines of `meta`, by path."""
     out = {}
-    for line in text.splitlines():
+    # Only a line feed ends a line here; a name may hold other characters that `splitlines` takes for an end.
+    for line in filter(None, text.split("\n")):
         kind, mode, owner, group, size, modified, changed, path = line.split("|", 7)
         kind = {"regular empty file": "regular file"}.get(kind, kind)
         out[path] = Meta(kind, mode.zfill(4), owner, group, int(size), float(modified), float(changed), path)
@@ -42,3 +45,19 @@ def owners(owner: str | None, group: str | None) -> Iterable[str]:
         yield f"user:{owner}"
     if group:
         yield f"group:{group}"
+
+
+def same_mode(desired: State, observed: State) -> State:
+    """A `normalize` by which "644" and "0644" are one mode."""
+    wanted, seen = desired.get("mode"), observed.get("mode")
+    if wanted is None or seen is None or wanted == seen or int(wanted, 8) != int(seen, 8):
+        return desired
+    return {**desired, "mode": seen}
+
+
+def printable(text: str) -> str:
+    r"""Text from a host for people to read: bytes that are no UTF-8 and control characters become `\xNN`."""
+    return "".join(
+        f"\\x{ord(c) & 0xFF:02x}" if "\udc80" <= c <= "\udcff" or (c < " " and c not in "\n\t") or c == "\x7f" else c
+        for c in text
+    )

@@ -25,7 +25,7 @@ from reconciler.model import (
     Step,
 )
 from reconciler.probe import expect
-from reconciler.types.host import folders_above, owners, parse_meta
+from reconciler.types.host import folders_above, owners, parse_meta, same_mode
 
 SHOWN_BYTES = 64 * 1024
 """Larger files are compared by digest and not shown."""
@@ -54,8 +54,8 @@ def probe(files: Sequence[File]) -> Probe:
     (metas, sums) = yield [
         Script('meta "$@"', paths),
         Script(
-            'for p; do [ -L "$ROOT$p" ] || [ ! -f "$ROOT$p" ] || set -- "$@" "$ROOT$p"; shift; done; '
-            '[ $# -eq 0 ] || sha256sum -- "$@"; echo "root $ROOT"',
+            'for p; do set -- "$@" "$ROOT$p"; shift; done; '
+            '[ $# -eq 0 ] || find "$@" -maxdepth 0 -type f -exec sha256sum -- {} +; echo "root $ROOT"',
             [f.path for f in files if f.content is not None],
         ),
     ]
@@ -79,7 +79,7 @@ def probe(files: Sequence[File]) -> Probe:
 
 
 def _digests(text: str) -> dict[str, str]:
-    *lines, last = text.splitlines()
+    *lines, last = text.rstrip("\n").split("\n")
     root = last.removeprefix("root ")
     out = {}
     for line in lines:
@@ -113,6 +113,9 @@ def _state(file: File, meta: Any, digests: dict[str, str], shown: dict[str, str]
     return state | {"content": shown.get(file.path, f"(binary or large: {seen.size} bytes, SHA-256 {digest})")}
 
 
+REFUSE = 'inside "$1"\n[ -f "$ROOT$1" ] && [ ! -L "$ROOT$1" ] || { echo "$1 is no regular file; it stays"; exit 1; }\n'
+
+
 def steps(change: Change[File]) -> Iterable[Step]:
     """Write the file, or only what is around it."""
     file = change.spec
@@ -125,15 +128,16 @@ def steps(change: Change[File]) -> Iterable[Step]:
     if change.before is None:
         yield Put(file.path, "", file.mode, file.owner, file.group)
         return
-    if change.changed & {"owner", "group"}:
+    if change.changed & {"type", "owner", "group"}:
+        account = f"{file.owner or ''}{':' + file.group if file.group else ''}"
         yield Sh(
-            'inside "$1" && own "$1" "$2" "$3"',
+            REFUSE + 'own "$1" "$2" "$3"',
             (file.path, file.owner or "", file.group or ""),
-            title=f"give {file.path} to {file.owner or ''}:{file.group or ''}",
+            title=f"chown {account} {file.path}" if account else f"see to {file.path}",
         )
     # After a change of owner, because that may clear the set-user-ID bit.
     if file.mode and change.changed & {"owner", "group", "mode"}:
-        yield Sh('inside "$1" && chmod -- "$2" "$ROOT$1"', (file.path, file.mode), title=f"chmod {file.mode} {file.path}")
+        yield Sh(REFUSE + 'chmod -- "$2" "$ROOT$1"', (file.path, file.mode), title=f"chmod {file.mode} {file.path}")
 
 
 LOCK_OUT = (
@@ -151,12 +155,17 @@ LOCK_OUT = (
 
 
 def risk(change: Change[File]) -> Risk | None:
-    """Files by which people lock themselves out."""
-    if change.spec.path.startswith(LOCK_OUT):
-        return Risk("lock-out", "a mistake in this file can keep everybody from logging in or becoming root")
+    """Things in the way, and files by which people lock themselves out."""
     if change.before is not None and "type" in change.changed:
         return Risk("data-loss", f"a {change.before['type']} is in the way; apply refuses to replace it")
-    return None
+    return lock_out(change.spec.path)
+
+
+def lock_out(path: str) -> Risk | None:
+    """The risk of touching one of those files by which people lock themselves out."""
+    if not path.startswith(LOCK_OUT):
+        return None
+    return Risk("lock-out", "a mistake here can keep everybody from logging in or becoming root")
 
 
 TYPE = ResourceType(
@@ -165,6 +174,7 @@ TYPE = ResourceType(
     probe,
     steps,
     hidden=hidden,
+    normalize=same_mode,
     provides=lambda f: (f"path:{f.path}",),
     needs=lambda f: (*folders_above(f.path), *owners(f.owner, f.group)),
     risk=risk,

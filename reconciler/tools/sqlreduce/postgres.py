@@ -1,0 +1,235 @@
+"""The oracle that asks a PostgreSQL server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+
+import psycopg
+from pglast import ast
+from pglast.parser import parse_sql
+from psycopg import sql as compose
+
+from reconciler.tools.sqlreduce.oracle import (
+    Failure,
+    Match,
+    NoError,
+    Refused,
+    ServerUnavailable,
+    Trial,
+    WrongTarget,
+)
+from reconciler.tools.sqlreduce.safety import explainable, statement_text
+from reconciler.tools.sqlreduce.session import PATIENCE, Job, Lost, Result, Session
+from reconciler.tools.sqlreduce.tree import walk
+
+FAR = 0.002             # seconds of a round trip from which candidates travel in batches
+READ_ONLY = "25006"     # SQLSTATE: a write in a read-only transaction
+CRASHED_ELSEWHERE = "57P02"
+HASTY = 0.1             # of the timeout, after which a candidate counts as slow until `confirm` says otherwise
+LOSSES = 5              # lost connections in a row that are no candidate's fault before we give up
+
+
+class PostgresOracle:
+    """Runs candidates on PostgreSQL. Nothing persists: each has its own transaction, which is rolled back.
+
+    The input runs in a read-only transaction first. Where its error shows while it is parsed or planned, the
+    candidates are only parsed or planned, too. Only if it must write, and may, a transaction can write; then the
+    sequences are put aside, whose values no rollback takes back.
+
+    Args:
+        dsn: connection string; empty: the defaults and environment of libpq.
+        match: what counts as the same error.
+        timeout: seconds for each statement.
+        jobs: parallel connections.
+        read_only: never write.
+        advance_sequences: write even where sequences of others would advance.
+    Raises:
+        ServerUnavailable: it cannot be reached
+    """
+
+    def __init__(self, dsn: str = "", *, match: Match | None = None, timeout: float = 0.5, jobs: int = 1,
+                 read_only: bool = False, advance_sequences: bool = False) -> None:
+        self.dsn, self.match, self.timeout = dsn, match or Match(), timeout
+        self.jobs = 1 if self.match.kind == "crash" else max(1, jobs)
+        self.read_only, self.advance_sequences = read_only, advance_sequences
+        self.target = Failure("")
+        self.losses = 0
+        self.sessions = [Session(dsn, timeout)]
+        self.pool = ThreadPoolExecutor(self.jobs)
+
+    def __enter__(self) -> PostgresOracle:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self.pool.shutdown()
+        for session in self.sessions:
+            session.close()
+
+    @property
+    def batch(self) -> int:
+        """One candidate for each job; more where the server is far away."""
+        far = self.sessions[0].round_trip >= FAR and self.match.kind == "error"
+        return self.jobs * (4 if far else 1)
+
+    def start(self, query: str) -> Failure:
+        """Runs the input, first so that it cannot write.
+
+        Raises:
+            NoError, WrongTarget, Refused, ServerUnavailable: see there
+        """
+        session = self.sessions[0]
+        job = job_of(query)
+        result = self._one(job)
+        if result.failure is not None and result.failure.sqlstate == READ_ONLY:
+            if self.read_only:
+                raise WrongTarget(f"The query needs to write before it fails: {result.failure.message}. "
+                                  "Without --read-only it runs in a transaction that is rolled back.")
+            session.begin = (b"BEGIN", *self._protect(query))
+            result = self._one(job)
+        if result.failure is None:
+            raise NoError("The query raises no error.")
+        self.target = replace(result.failure, stage=result.stage)
+        if self.target.sqlstate == "55P03" and "ProcessInterrupts" in self.target.source:
+            raise WrongTarget(f"The query waits for a lock that others hold: {self.target.message}.")
+        problem = self.match.accepts(self.target)
+        if problem:
+            raise WrongTarget(problem)
+        if len(job.statements) == 1 and not job.plain:
+            session.stage = result.stage
+        for _ in range(self.jobs - 1):
+            self._add_session()
+        if self.match.kind == "timeout":
+            for session in self.sessions:
+                session.set_timeout(max(HASTY * self.timeout, 0.05))
+        return self.target
+
+    def _add_session(self) -> None:
+        first = self.sessions[0]
+        more = Session(self.dsn, self.timeout)
+        more.begin, more.stage = first.begin, first.stage
+        self.sessions.append(more)
+
+    def _protect(self, query: str) -> tuple[bytes, ...]:
+        """Statements that give each sequence a new, private file: what `nextval` takes goes with the rollback.
+
+        Raises:
+            Refused: a sequence that the query may advance belongs to others
+        """
+        words = {word.lower() for word in _words(query)}
+        with contextlib.closing(psycopg.connect(self.dsn, autocommit=True)) as connection:
+            rows = connection.execute(_SEQUENCES).fetchall()
+        mine, others = [], []
+        for schema, name, increment, table, owned in rows:
+            named = name in words or table in words
+            if owned and (named or len(rows) <= 64):
+                mine.append(compose.SQL("ALTER SEQUENCE {} INCREMENT BY {}").format(
+                    compose.Identifier(schema, name), compose.Literal(increment)).as_string(None).encode())
+            elif named and not owned:
+                others.append(f"{schema}.{name}")
+        if others and not self.advance_sequences:
+            raise Refused(f"The query may advance {', '.join(sorted(others))}: no rollback takes that back, and only "
+                          "the owner of a sequence can protect it. --advance-sequences accepts it.")
+        return tuple(mine)
+
+    def first(self, queries: Sequence[str]) -> Sequence[Trial]:
+        """Runs candidates up to the first that matches; a batch that is on its way runs to its end."""
+        jobs = [job_of(query) for query in queries]
+        results: list[Result] = []
+        if self.jobs > 1 and len(jobs) > 1:
+            share = -(-len(jobs) // self.jobs)
+            parts = [jobs[at:at + share] for at in range(0, len(jobs), share)]
+            for part in self.pool.map(self._many, self.sessions[:len(parts)], parts):
+                results += part
+        else:
+            results = self._many(self.sessions[0], jobs)
+        return [Trial(query, self.match.same(self.target, result.failure), result.failure)
+                for query, result in zip(queries, results, strict=True)]
+
+    def confirm(self, query: str) -> bool:
+        """Runs the query on a fresh connection, in full, and compares."""
+        session = Session(self.dsn, self.timeout)
+        session.begin = self.sessions[0].begin
+        with contextlib.closing(session):
+            try:
+                (result,) = session.run([job_of(query)])
+                failure = result.failure
+            except Lost as lost:
+                failure = lost.failure or Failure(str(lost), kind="crash")
+        if failure is not None and failure.kind == "crash":
+            self._revive(self.sessions[0])
+        same = self.match.same(self.target, failure)
+        if not same:
+            for session in self.sessions:
+                session.set_timeout(self.timeout)
+        return same
+
+    def _one(self, job: Job) -> Result:
+        return self._many(self.sessions[0], [job])[0]
+
+    def _many(self, session: Session, jobs: Sequence[Job]) -> list[Result]:
+        results: list[Result] = []
+        while len(results) < len(jobs):
+            rest = jobs[len(results):]
+            try:
+                results += session.run(rest)
+                if len(results) < len(jobs):
+                    self._revive(session)
+                self.losses = 0
+            except Lost as lost:
+                self._revive(session)
+                if lost.failure and lost.failure.sqlstate == CRASHED_ELSEWHERE:
+                    self.losses += 1
+                    if self.losses > LOSSES:
+                        raise ServerUnavailable("The server keeps restarting, and not because of us.") from lost
+                    continue
+                results.append(Result(lost.failure or Failure(str(lost), kind="crash")))
+                if self.match.kind != "crash":
+                    self.losses += 1
+                    if self.losses > LOSSES:
+                        raise ServerUnavailable(
+                            f"The connection was lost {self.losses} times in a row: {lost}") from lost
+        return results
+
+    def _revive(self, session: Session) -> None:
+        with contextlib.suppress(psycopg.Error):
+            session.close()
+        fresh = Session(self.dsn, session.timeout, connect_within=PATIENCE)
+        session.connection, session.pipeline = fresh.connection, False
+
+
+_SEQUENCES = """
+SELECT n.nspname, c.relname, s.seqincrement, t.relname, pg_has_role(c.relowner, 'USAGE')
+  FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+       AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+  LEFT JOIN pg_class t ON t.oid = d.refobjid
+ WHERE c.relpersistence <> 't' AND (pg_has_role(c.relowner, 'USAGE') OR has_sequence_privilege(c.oid, 'USAGE, UPDATE'))
+"""
+
+
+def _words(query: str) -> list[str]:
+    out: list[str] = []
+    for place in walk(parse_sql(query)):
+        for name in ("relname", "sval"):
+            value = getattr(place.node, name, None)
+            if isinstance(value, str):
+                out += value.replace('"', "").replace(".", " ").split()
+    return out
+
+
+def job_of(query: str) -> Job:
+    """How a query has to be run."""
+    script = parse_sql(query)
+    parameters = any(isinstance(place.node, ast.ParamRef) for place in walk(script)) \
+        and not any(isinstance(raw.stmt, ast.PrepareStmt) for raw in script)
+    plain = parameters or any(isinstance(raw.stmt, ast.CopyStmt) for raw in script)
+    return Job(tuple(statement_text(query, raw) for raw in script), explainable(script), plain)

@@ -1,0 +1,324 @@
+"""One connection to PostgreSQL that runs candidates, each in a transaction of its own that is rolled back.
+
+libpq's pipeline mode sends a whole batch in one round trip. In it each message holds one statement, so that nothing
+can be smuggled in behind a quote that the server reads differently. COPY and parameters need the plain mode.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import psycopg
+from psycopg.pq import DiagnosticField, ExecStatus
+
+from reconciler.tools.sqlreduce.oracle import Failure, ServerUnavailable
+
+Stage: TypeAlias = Literal["parse", "plan", "run"]
+
+PATIENCE = 30.0         # seconds that a server may take to come back, or to answer beyond its own timeouts
+PIECE = 500             # rows
+PAUSE = 0.05            # seconds between two attempts to connect
+ROLLBACK = b"ROLLBACK"
+CLEAN = (b"DEALLOCATE ALL", b"SELECT pg_catalog.pg_advisory_unlock_all()")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One script to be run.
+
+    Attributes:
+        statements: its statements, one text each.
+        explain: whether EXPLAIN comes between parsing and running.
+        plain: it needs a mode without pipeline.
+    """
+
+    statements: tuple[str, ...]
+    explain: bool = False
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a job ended, and at which stage if it failed."""
+
+    failure: Failure | None
+    stage: Stage = "run"
+
+
+class Lost(Exception):
+    """The connection broke; `failure` is the server's last word, if it had one."""
+
+    def __init__(self, failure: Failure | None, text: str) -> None:
+        self.failure = failure
+        super().__init__(text)
+
+
+class Session:
+    """A connection and its settings.
+
+    Attributes:
+        begin: how a candidate's transaction begins.
+        stage: how far candidates go: a query that fails to parse need not run.
+    """
+
+    def __init__(self, dsn: str, timeout: float, *, connect_within: float = 0.0) -> None:
+        self.dsn, self.timeout = dsn, timeout
+        self.begin: tuple[bytes, ...] = (b"BEGIN TRANSACTION READ ONLY",)
+        self.stage: Stage = "run"
+        self.connection = self._connect(connect_within)
+        self.pipeline = False
+        self.round_trip = self._settings()
+
+    def _connect(self, within: float) -> psycopg.Connection[Any]:
+        deadline = time.monotonic() + within
+        while True:
+            try:
+                return psycopg.connect(self.dsn, autocommit=True, fallback_application_name="reconciler sqlreduce",
+                                       connect_timeout=10)
+            except psycopg.OperationalError as error:
+                if time.monotonic() >= deadline:
+                    raise ServerUnavailable(f"Cannot connect to PostgreSQL: {str(error).strip()}") from error
+                time.sleep(PAUSE)
+            except psycopg.ProgrammingError as error:
+                raise ServerUnavailable(f"The connection string is wrong: {str(error).strip()}") from error
+
+    def _settings(self) -> float:
+        """Sets the timeouts; they come back by themselves after a rollback.
+
+        Returns:
+            seconds that this round trip took
+        """
+        start = time.monotonic()
+        limit = max(1, round(self.timeout * 1000))
+        self.connection.execute(
+            "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
+            " set_config('idle_in_transaction_session_timeout', %s, false),"
+            " set_config('standard_conforming_strings', 'on', false)",
+            (str(limit), str(max(1, limit // 2)), str(limit + 60_000)),
+        )
+        return time.monotonic() - start
+
+    def set_timeout(self, timeout: float) -> None:
+        """Gives statements another time limit."""
+        if timeout != self.timeout:
+            self.timeout = timeout
+            self._leave_pipeline()
+            self._settings()
+
+    def _leave_pipeline(self) -> None:
+        if self.pipeline:
+            self.connection.pgconn.exit_pipeline_mode()
+            self.pipeline = False
+        self.connection.pgconn.nonblocking = 0
+
+    def close(self) -> None:
+        """Ends the connection; the server rolls back what is open."""
+        self.connection.close()
+
+    def run(self, jobs: Sequence[Job]) -> list[Result]:
+        """Runs jobs, each in its own transaction.
+
+        Returns:
+            a result for each job; fewer if the connection broke at the one after the last
+        Raises:
+            Lost: the connection broke at the first job
+            ServerUnavailable: the server does not answer
+        """
+        results: list[Result] = []
+        todo = list(jobs)
+        while todo:
+            plain = todo[0].plain
+            count = 1 if plain else next((at for at, job in enumerate(todo) if job.plain), len(todo))
+            try:
+                if plain:
+                    results.append(self._plain(todo[0]))
+                else:
+                    self._piped(todo[:count], results)
+            except Lost:
+                if not results:
+                    raise
+                return results
+            del todo[:count]
+        return results
+
+    # --- pipeline mode
+
+    def _piped(self, jobs: Sequence[Job], results: list[Result]) -> None:
+        pgconn = self.connection.pgconn
+        deadline = time.monotonic() + self.timeout * len(jobs) * 3 + PATIENCE
+        plans: list[list[Stage]] = []
+        try:
+            if not self.pipeline:
+                pgconn.nonblocking = 1
+                pgconn.enter_pipeline_mode()
+                self.pipeline = True
+            for job in jobs:
+                plans.append(self._send(job))
+            self._flush(deadline)
+            for plan in plans:
+                results.append(self._collect(plan, deadline))
+        except psycopg.OperationalError as error:
+            raise Lost(None, str(error).strip()) from error
+
+    def _send(self, job: Job) -> list[Stage]:
+        """Queues one job.
+
+        Returns:
+            the stage of each message before the first sync
+        """
+        pgconn = self.connection.pgconn
+        plan: list[Stage] = []
+        for text in self.begin:
+            pgconn.send_query_params(text, None)
+            plan.append("parse")
+        if len(job.statements) == 1:
+            sql = job.statements[0].encode()
+            pgconn.send_prepare(b"", sql)
+            plan.append("parse")
+            if job.explain and self.stage != "parse":
+                pgconn.send_query_params(b"EXPLAIN " + sql, None)
+                plan.append("plan")
+            if self.stage == "run":
+                pgconn.send_query_params(sql, None)
+                plan.append("run")
+        else:
+            for statement in job.statements:
+                pgconn.send_query_params(statement.encode(), None)
+                plan.append("run")
+        pgconn.pipeline_sync()
+        pgconn.send_query_params(ROLLBACK, None)
+        if self.stage == "run":
+            for text in CLEAN:
+                pgconn.send_query_params(text, None)
+        pgconn.pipeline_sync()
+        return plan
+
+    def _flush(self, deadline: float) -> None:
+        pgconn = self.connection.pgconn
+        while pgconn.flush():
+            readable, _, _ = select.select([pgconn.socket], [pgconn.socket], [], self._left(deadline))
+            if readable:
+                pgconn.consume_input()
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ServerUnavailable("The server does not answer any more.")
+        return left
+
+    def _in_pieces(self) -> None:
+        """Has a result come in pieces, which are thrown away: a candidate may give any number of rows."""
+        try:
+            self.connection.pgconn.set_chunked_rows_mode(PIECE)
+        except psycopg.NotSupportedError:
+            self.connection.pgconn.set_single_row_mode()
+
+    def _result(self, deadline: float) -> Any:
+        pgconn = self.connection.pgconn
+        while pgconn.is_busy():
+            if select.select([pgconn.socket], [], [], self._left(deadline))[0]:
+                pgconn.consume_input()
+        return pgconn.get_result()
+
+    def _collect(self, plan: list[Stage], deadline: float) -> Result:
+        """Reads the replies to one job, up to its second sync."""
+        outcome = Result(None)
+        at, syncs, gaps, fresh = 0, 0, 0, True
+        fatal = None
+        while syncs < 2:
+            if fresh and at < len(plan) and plan[at] == "run" and outcome.failure is None:
+                self._in_pieces()
+            reply = self._result(deadline)
+            fresh = reply is None
+            if reply is None:
+                at += 1
+                gaps += 1
+                if gaps > len(plan) + len(CLEAN) + 4:
+                    raise Lost(fatal, "the server closed the connection unexpectedly")
+                continue
+            gaps = 0
+            if reply.status == ExecStatus.PIPELINE_SYNC:
+                syncs += 1
+            elif reply.status == ExecStatus.FATAL_ERROR:
+                failure = failure_of(reply)
+                if failure is None:
+                    raise Lost(fatal, (reply.error_message or b"").decode(errors="replace").strip())
+                if _severity(reply) in ("FATAL", "PANIC"):
+                    fatal = failure
+                elif syncs == 0 and outcome.failure is None:
+                    outcome = Result(failure, plan[min(at, len(plan) - 1)])
+        return outcome
+
+    # --- plain mode
+
+    def _plain(self, job: Job) -> Result:
+        pgconn = self.connection.pgconn
+        deadline = time.monotonic() + self.timeout * len(job.statements) * 3 + PATIENCE
+        try:
+            self._leave_pipeline()
+            for text in self.begin:
+                self._exchange(text, deadline)
+            failure = None
+            for statement in job.statements:
+                failure = self._exchange(statement.encode(), deadline)
+                if failure is not None:
+                    break
+            for text in (ROLLBACK, *CLEAN):
+                self._exchange(text, deadline)
+        except psycopg.OperationalError as error:
+            raise Lost(None, str(error).strip()) from error
+        return Result(failure)
+
+    def _exchange(self, sql: bytes, deadline: float) -> Failure | None:
+        pgconn = self.connection.pgconn
+        pgconn.send_query(sql)
+        self._in_pieces()
+        self._flush(deadline)
+        failure = fatal = None
+        while True:
+            reply = self._result(deadline)
+            if reply is None:
+                if fatal:
+                    raise Lost(fatal, fatal.message)
+                return failure
+            if reply.status == ExecStatus.COPY_OUT:
+                while pgconn.get_copy_data(0)[0] > 0:
+                    pass
+            elif reply.status == ExecStatus.COPY_IN:
+                pgconn.put_copy_end(None)
+                self._flush(deadline)
+            elif reply.status == ExecStatus.FATAL_ERROR:
+                found = failure_of(reply)
+                if found is None:
+                    raise Lost(fatal, (reply.error_message or b"").decode(errors="replace").strip())
+                if _severity(reply) in ("FATAL", "PANIC"):
+                    fatal = found
+                failure = failure or found
+
+
+def _severity(reply: Any) -> str:
+    return (reply.error_field(DiagnosticField.SEVERITY_NONLOCALIZED) or b"ERROR").decode()
+
+
+def failure_of(reply: Any) -> Failure | None:
+    """What the server says of an error; None if it is libpq that speaks, because the connection broke."""
+    def read(field: DiagnosticField) -> str:
+        value: bytes | None = reply.error_field(field)
+        return (value or b"").decode(errors="replace")
+
+    sqlstate = read(DiagnosticField.SQLSTATE)
+    if not sqlstate:
+        return None
+    interrupted = read(DiagnosticField.SOURCE_FUNCTION) == "ProcessInterrupts"
+    source = (DiagnosticField.SOURCE_FILE, DiagnosticField.SOURCE_LINE, DiagnosticField.SOURCE_FUNCTION)
+    return Failure(
+        message=read(DiagnosticField.MESSAGE_PRIMARY),
+        sqlstate=sqlstate,
+        position=int(read(DiagnosticField.STATEMENT_POSITION) or 0),
+        source=":".join(map(read, source)),
+        kind="timeout" if sqlstate == "57014" and interrupted else "error",
+    )

@@ -1,0 +1,81 @@
+"""Work on the text of the result: tokens that mean nothing to the parser, and the pass over single tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pglast.error import Error as PglastError
+from pglast.parser import parse_sql, scan
+
+from reconciler.tools.sqlreduce.tree import shape
+
+LARGEST = 300           # tokens up to which a result is polished
+RANGE = 4               # neighbours that the pass over tokens takes at once
+
+
+def without_noise(sql: str) -> str:
+    """The same query without tokens that change nothing for the parser: INNER, the AS of an alias, double parentheses.
+
+    Returns:
+        SQL with the same tree
+    """
+    if len(scan(sql)) > LARGEST:
+        return sql
+    wanted = shape(parse_sql(sql))
+    while True:
+        for shorter in _cuts(sql, 1):
+            try:
+                if shape(parse_sql(shorter)) == wanted:
+                    sql = shorter
+                    break
+            except PglastError:
+                continue
+        else:
+            return sql
+
+
+def shorter_texts(sql: str) -> Iterator[str]:
+    """The query without some neighbouring tokens or a pair of parentheses, long cuts first.
+
+    Yields:
+        texts that parse
+    """
+    if len(scan(sql)) > LARGEST:
+        return
+    for width in range(RANGE, 0, -1):
+        for text in _cuts(sql, width):
+            try:
+                if parse_sql(text):
+                    yield text
+            except PglastError:
+                continue
+
+
+def _cuts(sql: str, width: int) -> Iterator[str]:
+    spans = [(token.start, token.end + 1, token.name) for token in scan(sql)]
+    for at in range(len(spans) - width + 1):
+        yield _joined(sql, [(0, spans[at][0]), (spans[at + width - 1][1], len(sql))])
+    if width > 1:
+        return
+    opened: list[tuple[int, int, str]] = []
+    for span in spans:
+        if span[2] == "ASCII_40":
+            opened.append(span)
+        elif span[2] == "ASCII_41" and opened:
+            start = opened.pop()
+            yield _joined(sql, [(0, start[0]), (start[1], span[0]), (span[1], len(sql))])
+
+
+def _joined(sql: str, parts: list[tuple[int, int]]) -> str:
+    """The parts of a text, with one space between two that would grow together."""
+    out = ""
+    for start, stop in parts:
+        piece = sql[start:stop]
+        before, after = out[-1:], piece[:1]
+        if before == " " and after == " ":
+            piece = piece[1:]
+        elif before and after and not before.isspace() and not after.isspace() \
+                and (before.isalnum() or before in "_\"'") and (after.isalnum() or after in "_\"'"):
+            piece = " " + piece
+        out += piece
+    return out.strip()

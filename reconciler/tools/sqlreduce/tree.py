@@ -1,0 +1,282 @@
+"""The parse tree of a script: walk it, measure it, print it. Nothing here recurses with the depth of the input.
+
+The nodes are pglast's own and are changed in place; a change is undone by writing the old value back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pglast import ast
+from pglast.error import Error as PglastError
+from pglast.parser import parse_sql, scan
+from pglast.precedence import ExprContext
+from pglast.stream import RawStream
+from pglast.visitors import Ancestor
+
+Node: TypeAlias = Any                   # an instance of pglast.ast.Node
+Script: TypeAlias = tuple[Node, ...]    # one RawStmt per statement
+
+DEEPEST_PRINT = 40                      # nested nodes that are printed in one go, see Printer
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One node where it hangs in the tree; `order` counts in preorder, so a subtree is a range of it."""
+
+    node: Node
+    parent: Place | None
+    field: str
+    index: tuple[int, ...]              # where in the (nested) list of the field; () for a single node
+    order: int
+    size: int = 1
+
+    @property
+    def end(self) -> int:
+        """One past the order of the last node below."""
+        return self.order + self.size
+
+    def below(self, other: Place) -> bool:
+        """Whether this is in the subtree of `other` (which is below itself)."""
+        return other.order <= self.order < other.order + other.size
+
+
+def fields(node: Node) -> Iterator[tuple[str, Any]]:
+    """The fields of a node that are set.
+
+    Yields:
+        name and value
+    """
+    for name in node:
+        value = getattr(node, name, None)
+        if value is not None:
+            yield name, value
+
+
+def items(value: Any) -> Iterator[tuple[tuple[int, ...], Node]]:
+    """The nodes directly in a field's value: itself, or the items of a list and of the lists inside.
+
+    Yields:
+        the path into the list, and the node
+    """
+    if isinstance(value, ast.Node):
+        yield (), value
+    elif isinstance(value, tuple):
+        for at, item in enumerate(value):
+            if isinstance(item, ast.Node):
+                yield (at,), item
+            elif isinstance(item, tuple):
+                for path, node in items(item):
+                    yield (at, *path), node
+
+
+def walk(script: Script) -> list[Place]:
+    """All nodes of a script in preorder."""
+    places: list[Place] = []
+    todo: list[tuple[Node, Place | None, str, tuple[int, ...]]] = [
+        (statement, None, "", (at,)) for at, statement in reversed(list(enumerate(script)))
+    ]
+    while todo:
+        node, parent, field, index = todo.pop()
+        place = Place(node, parent, field, index, len(places))
+        places.append(place)
+        children = [
+            (child, place, name, path) for name, value in fields(node) for path, child in items(value)
+        ]
+        todo.extend(reversed(children))
+    for place in reversed(places):
+        if place.parent is not None:
+            place.parent.size += place.size
+    return places
+
+
+def count_nodes(script: Script) -> int:
+    """How many AST nodes a script has."""
+    count = 0
+    todo: list[Node] = list(script)
+    while todo:
+        node = todo.pop()
+        count += 1
+        todo.extend(child for _, value in fields(node) for _, child in items(value))
+    return count
+
+
+def shape(script: Script) -> list[object]:
+    """The content of a tree without source positions: equal for scripts that mean the same to the parser."""
+    out: list[object] = []
+    for place in walk(script):
+        out.append((type(place.node).__name__, place.field, place.index, place.size))
+        kinds = place.node.__slots__
+        out.extend(
+            (name, value) for name, value in fields(place.node)
+            if not isinstance(value, (ast.Node, tuple)) and "location" not in name
+            and not name.endswith(("_start", "_end", "_len")) and kinds[name][0] != "ParseLoc"
+        )
+    return out
+
+
+def with_item(value: tuple[Any, ...], path: tuple[int, ...], *replacement: Any) -> tuple[Any, ...]:
+    """A copy of a (nested) list with the item at `path` replaced by any number of others."""
+    at, *rest = path
+    if rest:
+        return (*value[:at], with_item(value[at], tuple(rest), *replacement), *value[at + 1:])
+    return (*value[:at], *replacement, *value[at + 1:])
+
+
+_AROUND_CASTS = frozenset("A_ArrayExpr A_Expr BoolExpr BooleanTest CaseExpr CaseWhen CoalesceExpr FuncCall JoinExpr"
+                          " MinMaxExpr NullTest ResTarget RowExpr SelectStmt SortBy TypeCast".split())
+
+
+class _TooDeep(Exception):
+    """Raised by the printer to have a node printed on its own first."""
+
+    def __init__(self, key: tuple[Any, ...], node: Node) -> None:
+        self.key, self.node = key, node
+
+
+class Printer(RawStream):  # type: ignore[misc]
+    """Prints a tree whatever its depth: below a limit a node is printed first by itself and then inserted.
+
+    `printed` remembers such texts. What surrounds a node decides about its parentheses and is part of the key.
+    """
+
+    def __init__(self, printed: dict[tuple[Any, ...], str]) -> None:
+        super().__init__()
+        self.printed = printed
+        self.depth = 0
+
+    def write(self, s: str) -> int:
+        """Write a piece of text; part of pglast's protocol. Older servers do not know the long form of MERGE."""
+        return int(super().write("NOT MATCHED" if s == "NOT MATCHED BY TARGET" else s))
+
+    def print_node(self, node: Node, is_name: bool = False, is_symbol: bool = False) -> None:
+        """Print one node; part of pglast's protocol. Casts are printed in their short form where it may stand."""
+        key = (id(node), self.expr_context, is_name, is_symbol)
+        if key in self.printed:
+            self.write(self.printed[key])
+            self.separator()
+            return
+        if self.depth >= DEEPEST_PRINT and isinstance(node, ast.Node):
+            raise _TooDeep(key, node)
+        self.depth += 1
+        if self._short_cast(node):
+            self.print_c_expr(node.arg)
+            self.pending_separator = False
+            self.write("::")
+            self.print_node(node.typeName)
+        else:
+            super().print_node(node, is_name=is_name, is_symbol=is_symbol)
+        self.depth -= 1
+
+    def _short_cast(self, node: Node) -> bool:
+        return (isinstance(node, ast.TypeCast) and self.expr_context is not ExprContext.C_EXPR
+                and isinstance(node.arg, (ast.A_Const, ast.ColumnRef, ast.FuncCall, ast.TypeCast, ast.SubLink))
+                and type(abs(node.ancestors).node).__name__ in _AROUND_CASTS)
+
+    def _concat_nodes(self, nodes: Any, sep: str = " ", are_names: bool = False,
+                      item_needs_parens: Any = None) -> str:
+        stream = Printer(self.printed)
+        stream.depth = self.depth
+        stream.print_list(nodes, sep, are_names=are_names, standalone_items=False,
+                          item_needs_parens=item_needs_parens)
+        return str(stream.getvalue())
+
+
+class Unprintable(Exception):
+    """A tree that is no SQL, which is the usual fate of an edit that took too much."""
+
+
+def to_sql(script: Script) -> str:
+    """The script as SQL text.
+
+    Returns:
+        the statements, separated by "; "
+    Raises:
+        Unprintable: the tree lacks what its grammar needs
+    """
+    try:
+        _link(script)
+        printed: dict[tuple[Any, ...], str] = {}
+        return "; ".join(filter(None, (_print(statement, printed) for statement in script)))
+    except (PglastError, AttributeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError,
+            AssertionError) as error:
+        raise Unprintable(str(error)) from error
+
+
+def _link(script: Script) -> None:
+    """Tells each node where it hangs, which pglast's printers look at."""
+    todo: list[tuple[Any, Any]] = [(Ancestor(), script)]
+    while todo:
+        above, value = todo.pop()
+        if isinstance(value, tuple):
+            todo.extend((Ancestor(above, value, at), item) for at, item in enumerate(value)
+                        if isinstance(item, (ast.Node, tuple)))
+        else:
+            object.__setattr__(value, "ancestors", above)
+            todo.extend((Ancestor(above, value, name), child) for name, child in fields(value)
+                        if isinstance(child, (ast.Node, tuple)))
+
+
+def _print(statement: Node, printed: dict[tuple[Any, ...], str]) -> str:
+    stack: list[tuple[tuple[Any, ...] | None, Node]] = [(None, statement)]
+    text = ""
+    while stack:
+        key, node = stack[-1]
+        stream = Printer(printed)
+        if key is not None:
+            stream.expr_context = key[1]
+        try:
+            if key is None:
+                stream.print_node(node)
+            else:
+                stream.print_node(node, is_name=key[2], is_symbol=key[3])
+        except _TooDeep as deep:
+            stack.append((deep.key, deep.node))
+            continue
+        stack.pop()
+        text = str(stream.getvalue()).strip()
+        if key is not None:
+            printed[key] = text
+    return text
+
+
+_WORD = re.compile(r"[a-z_]", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The size of a query; the smaller of two is what a reduction prefers."""
+
+    nodes: int
+    tokens: int
+    bytes: int
+
+    @property
+    def cost(self) -> tuple[int, int, int]:
+        """What a rewrite must make smaller, which may trade a node for a token."""
+        return self.nodes + self.tokens, self.tokens, self.bytes
+
+    def improves(self, other: Measure, rewrite: bool) -> bool:
+        """Whether this is smaller. What takes something away is judged by nodes first: so results are 1-minimal."""
+        if rewrite:
+            return self.cost < other.cost
+        return (self.nodes, self.tokens, self.bytes) < (other.nodes, other.tokens, other.bytes)
+
+
+def weigh(sql: str, script: Script) -> tuple[Measure, frozenset[str]]:
+    """The size of a query, and its identifiers as they are written: an edit may drop some, but never invents one."""
+    tokens = scan(sql)
+    words = (sql[token.start:token.end + 1] for token in tokens if token.name == "IDENT")
+    return Measure(count_nodes(script), len(tokens), len(sql.encode())), frozenset(filter(_WORD.match, words))
+
+
+def measure(sql: str) -> Measure:
+    """The size of a query.
+
+    Raises:
+        pglast.parser.ParseError: it does not parse
+    """
+    return weigh(sql, parse_sql(sql))[0]

@@ -1,0 +1,53 @@
+"""host.group: a group of accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from reconciler.fields import Account
+from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Spec, Step, run
+
+LAST_ID = 4294967294
+"""The highest number that an account or a group can have; the one above it means "none"."""
+
+
+class Group(Spec):
+    """A group of accounts."""
+
+    name: Annotated[Account, IDENTITY]
+    gid: int | None = Field(None, ge=0, le=LAST_ID, description="Its number.")
+    system: Annotated[bool, CONTROL] = Field(False, description="Take a number for system groups when it is made.")
+
+
+def probe(groups: Sequence[Group]) -> Probe:
+    """One `getent` for all."""
+    (reply,) = yield [Script('getent group "$@"', [g.name for g in groups])]
+    gids = {line.split(":")[0]: int(line.split(":")[2]) for line in reply.text.splitlines()}
+    return [{"gid": gids[g.name]} if g.name in gids else None for g in groups]
+
+
+def steps(change: Change[Group]) -> Iterable[Step]:
+    """One program each."""
+    group = change.spec
+    number = () if group.gid is None else ("-g", str(group.gid))
+    if change.after is None:
+        yield run("groupdel", "--", group.name)
+    elif change.before is None:
+        yield run("groupadd", *(("-r",) if group.system else ()), *number, "--", group.name)
+    else:
+        yield run("groupmod", *number, "--", group.name)
+
+
+def risk(change: Change[Group]) -> Risk | None:
+    """A new number leaves the files behind."""
+    if change.before is not None and "gid" in change.changed:
+        return Risk("lock-out", f"files of the group keep the number {change.before['gid']}; give them the new one")
+    return None
+
+
+TYPE = ResourceType(
+    "host.group", Group, probe, steps, provides=lambda g: (f"group:{g.name}",), lock="accounts", risk=risk
+)

@@ -1,0 +1,124 @@
+"""host.line: a line in a text file that others own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from reconciler.errors import ProbeFailed
+from reconciler.fields import AbsolutePath, Rule
+from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
+from reconciler.types.host import folders_above, printable
+from reconciler.types.host.file import lock_out
+
+TextLine = Annotated[
+    str, Rule(r"[^\u0000-\u0008\u000a-\u001f\u007f\u0085\u2028\u2029]+", "one line of text, without control characters")
+]
+
+OPEN = """inside "$1"
+f=$ROOT$1
+if [ -L "$f" ]; then echo "$1 is a symbolic link; name the file that it leads to"; exit 1; fi
+if [ -e "$f" ] && [ ! -f "$f" ]; then echo "$1 is no regular file; it stays"; exit 1; fi
+w=$(mktemp -d)
+trap 'rm -rf -- "$w"' EXIT
+if [ -e "$f" ]; then cat -- "$f" >"$w/old"; else : >"$w/old"; fi
+ended() { [ ! -s "$1" ] || [ "$(tail -c 1 "$1" | wc -l)" -eq 1 ]; }
+"""
+"""Begins an edit of the text file `$1`: its content is in `$w/old`; `ended` tells whether a text ends with a line
+end. All that an edit leaves alone is copied with head and tail, so it stays the same byte for byte."""
+
+SAVE = """
+if [ ! -e "$f" ] || ! cmp -s "$w/old" "$w/new"; then base64 "$w/new" >"$w/64"; put "$1" '' '' '' <"$w/64"; fi
+"""
+"""Ends an edit: `$w/new` takes the place of the file."""
+
+FIND = """matching() {
+    { [ -z "$3" ] || grep -naE -e "$3" -- "$1" || :; grep -naxF -e "$2" -- "$1" || :; } | cut -d : -f 1 | sort -nu
+}
+"""
+"""`matching FILE LINE REGEX`: the numbers of the lines that are this line, or match."""
+
+
+class Line(Spec):
+    """A line of a text file; whatever else is in the file stays."""
+
+    path: Annotated[AbsolutePath, IDENTITY]
+    name: Annotated[TextLine, IDENTITY] = Field(description="Tells the lines of one file apart.")
+    line: TextLine
+    match: Annotated[TextLine | None, CONTROL] = Field(
+        None, description="A POSIX extended regular expression: the line that it matches is the one that is meant."
+    )
+
+
+def probe(lines: Sequence[Line]) -> Probe:
+    """For each line, the lines of the file that are it or match it; two greps each, one without `match`."""
+    arguments = [word for line in lines for word in (line.path, line.line, line.match or "")]
+    (reply,) = yield [
+        Script(
+            'while [ $# -gt 0 ]; do if [ -f "$ROOT$1" ]; then\n'
+            '[ -z "$3" ] || grep -naE -e "$3" -- "$ROOT$1" || [ $? -eq 1 ] || { printf "%s" "$1: $3"; exit 2; }\n'
+            'grep -naxF -e "$2" -- "$ROOT$1"; fi; printf "\\0"; shift 3; done; exit 0',
+            arguments,
+        )
+    ]
+    *found, last = reply.text.split("\0")
+    if reply.status:
+        raise ProbeFailed(f"grep on the host does not take the file or the expression {printable(last)}")
+    return [_state(one) for one in found]
+
+
+def _state(found: str) -> State | None:
+    """The text of the lines that were found, in their order, without repetition."""
+    by_number = {int(number): text for number, _, text in (row.partition(":") for row in found.split("\n") if row)}
+    texts = dict.fromkeys(by_number[number] for number in sorted(by_number))
+    return {"line": printable("\n".join(texts))} if texts else None
+
+
+def steps(change: Change[Line]) -> Iterable[Step]:
+    """One edit on the host: read, change, rename. The first line that is meant is replaced, more of them go."""
+    line = change.spec
+    arguments = (line.path, line.line, line.match or "")
+    if change.after is None:
+        yield Sh(
+            f"{OPEN}{FIND}"
+            'matching "$w/old" "$2" "$3" | sed "s/$/d/" >"$w/script"\nsed -f "$w/script" "$w/old" >"$w/new"\n'
+            f'[ ! -e "$f" ] || {{ {SAVE}}}',
+            arguments,
+            title=f"remove a line from {line.path}",
+        )
+        return
+    yield Sh(
+        f"{OPEN}{FIND}"
+        """matching "$w/old" "$2" "$3" >"$w/numbers"
+if [ -s "$w/numbers" ]; then
+    read -r n <"$w/numbers"
+    sed '1d; s/$/d/' "$w/numbers" >"$w/script"
+    sed -f "$w/script" "$w/old" >"$w/rest"
+    { head -n $((n - 1)) "$w/rest"; printf '%s\\n' "$2"; tail -n +$((n + 1)) "$w/rest"; } >"$w/new"
+else
+    cat "$w/old" >"$w/new"
+    ended "$w/new" || echo >>"$w/new"
+    printf '%s\\n' "$2" >>"$w/new"
+fi"""
+        f"{SAVE}",
+        arguments,
+        title=f"{'add a line to' if change.before is None else 'replace a line in'} {line.path}",
+    )
+
+
+def risk(change: Change[Line]) -> Risk | None:
+    """Edits of files by which people lock themselves out."""
+    return lock_out(change.spec.path)
+
+
+TYPE = ResourceType(
+    "host.line",
+    Line,
+    probe,
+    steps,
+    provides=lambda line: (f"edit:{line.path}",),
+    needs=lambda line: (f"path:{line.path}", *folders_above(line.path)),
+    risk=risk,
+)

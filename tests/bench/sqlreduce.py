@@ -1,0 +1,134 @@
+"""Reconciler's sqlreduce and Debian's package of the same name, side by side on one server, as a table.
+
+    python -m tests.bench.sqlreduce [--only 003,017] [--ours]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pglast.error import Error as PglastError
+
+from reconciler.tools.sqlreduce import Match, PostgresOracle, SqlReduceError, reduce
+from reconciler.tools.sqlreduce.session import Session
+from reconciler.tools.sqlreduce.tree import measure
+from tests.sqlreduce.server import FIXTURES, Server, running
+
+PEER_LIMIT = 300        # seconds after which a case of the peer counts as failed
+
+
+@dataclass
+class Row:
+    """One tool's result for one case."""
+
+    query: str = ""
+    tokens: int = 0
+    nodes: int = 0
+    executed: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+
+def sized(row: Row) -> Row:
+    """Adds the sizes of the result."""
+    try:
+        size = measure(row.query)
+    except PglastError as error:
+        row.problem = row.problem or f"result does not parse: {error}"
+        return row
+    row.tokens, row.nodes = size.tokens, size.nodes
+    return row
+
+
+def ours(server: Server, case: dict[str, Any], sql: str) -> Row:
+    """Runs our reduction; its result is checked on a fresh connection by `confirm`."""
+    row = Row()
+    start = time.monotonic()
+    try:
+        mode = case["kind"] if case["kind"] in ("crash", "timeout") else "message"
+        with PostgresOracle(server.dsn(), match=Match.parse(mode)) as oracle:
+            reduction = reduce(sql, oracle)
+            row.query, row.executed = reduction.minimal, reduction.statistics.executed
+            row.seconds = time.monotonic() - start
+            if not oracle.confirm(reduction.minimal):
+                row.problem = "another error on a fresh connection"
+            elif mode == "message" and reduction.error.first_line != case["message"].partition("\n")[0]:
+                row.problem = "another error than the benchmark says: " + reduction.error.first_line
+    except SqlReduceError as error:
+        row.problem = f"{type(error).__name__}: {error}"
+    return sized(row)
+
+
+def peers(server: Server, sql: str) -> Row:
+    """Runs the peer; what it prints is all that it tells."""
+    row = Row()
+    start = time.monotonic()
+    try:
+        done = subprocess.run(["sqlreduce", "-d", server.dsn()], input=sql, capture_output=True, text=True,
+                              timeout=PEER_LIMIT, check=False)
+        out, failure = done.stdout, done.stderr.strip().splitlines()[-1:] if done.returncode else []
+    except subprocess.TimeoutExpired:
+        out, failure = "", ["does not end"]
+    row.seconds = time.monotonic() - start
+    row.problem = "".join(failure)[:60]
+    row.executed = sum(line.rstrip().endswith("✔") or "✘" in line for line in out.splitlines())
+    _, found, rest = out.partition("Minimal query yielding the same error:\n")
+    if found:
+        row.query = rest.partition("\n\nPretty-printed")[0].strip().replace("\033[1m", "").replace("\033[0m", "")
+        counted = [line for line in rest.splitlines() if line.startswith("Iterations:")]
+        row.executed = int(counted[0].split()[1]) if counted else row.executed
+    return sized(row)
+
+
+def wait(server: Server) -> None:
+    """Waits until the server is back after a crash."""
+    Session(server.dsn(), 0.5, connect_within=30).close()
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="numbers of cases, separated by commas")
+    parser.add_argument("--ours", action="store_true", help="leave the peer out and use its figures of the manifest")
+    options = parser.parse_args()
+    cases = json.loads((FIXTURES / "manifest.json").read_text())["cases"]
+    numbers = set(filter(None, options.only.split(",")))
+    rows: list[tuple[str, Row, Row]] = []
+    print(f"{'case':28}{'tokens':>14}{'nodes':>14}{'queries':>14}{'seconds':>16}   (ours, peer)")
+    with running() as server:
+        for case in cases:
+            if numbers and case["file"].removeprefix("queries/").removesuffix(".sql") not in numbers:
+                continue
+            sql = (FIXTURES / case["file"]).read_text()
+            mine = ours(server, case, sql)
+            wait(server)
+            old = case["peer"]
+            other = Row("", old["tokens"], old["nodes"], old["queries"]) if options.ours else peers(server, sql)
+            wait(server)
+            rows.append((case["name"], mine, other))
+            print(f"{case['file'][8:11]} {case['name'][:23]:24}{mine.tokens:7}{other.tokens:7}{mine.nodes:7}"
+                  f"{other.nodes:7}{mine.executed:7}{other.executed:7}{mine.seconds:8.2f}{other.seconds:8.2f}   "
+                  f"{mine.problem and '!! ' + mine.problem}{other.problem and '  peer: ' + other.problem}", flush=True)
+    summary(rows)
+
+
+def summary(rows: list[tuple[str, Row, Row]]) -> None:
+    """Prints totals and medians."""
+    mine, other = [row for _, row, _ in rows], [row for _, _, row in rows]
+    print(f"\nfailed: {sum(bool(row.problem) for row in mine)} of {len(rows)}, "
+          f"peer {sum(bool(row.problem) for row in other)}")
+    for name in ("tokens", "nodes", "executed", "seconds"):
+        ones, twos = [getattr(row, name) for row in mine], [getattr(row, name) for row in other]
+        share = f"{100 * (1 - sum(ones) / sum(twos)):.0f}% less" if sum(twos) else ""
+        print(f"{name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {share:10} "
+              f"median {statistics.median(ones):7.2f} {statistics.median(twos):7.2f}")
+
+
+if __name__ == "__main__":
+    main()

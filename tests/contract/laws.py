@@ -1,0 +1,174 @@
+"""Runs the `laws` and `audit` entries of the types' tables on a real target, be it a folder or a host.
+
+create -> plan empty -> for each attribute: change it behind the tool's back -> the plan names exactly that ->
+apply repairs it -> plan empty -> delete -> gone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from reconciler import apply as apply_stage
+from reconciler import inventory, plan
+from reconciler.connections import Pool
+from reconciler.expand import Catalog
+from reconciler.model import Action, Resource, Target
+from reconciler.probe import probe_target
+from reconciler.registry import default
+from reconciler.resolve import resolve
+from reconciler.secrets import Secrets
+from reconciler.store import Store
+from tests.contract.tables import entries, resource, secrets
+
+PRELUDE = Path(__file__).parents[2] / "reconciler" / "connections"
+TOOLBOX = PRELUDE / "toolbox"
+
+
+@dataclass
+class Subject:
+    """A target under test.
+
+    Attributes:
+        place: `image` or `host`, as in `on:` of the tables.
+        sh: runs a script there as root, behind the tool's back.
+        listing: everything that is on it, for a comparison.
+    """
+
+    place: str
+    target: Target
+    sh: Callable[[str], None]
+    listing: Callable[[], Any]
+    state: Path
+    secrets: Secrets = field(default_factory=secrets)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    runs: int = 0
+
+    def __post_init__(self) -> None:
+        targets = {self.target.name: self.target}
+        self.pool, self.looking = Pool(targets), Pool(targets, read_only=True)
+        self.store = Store(self.state)
+
+    def close(self) -> None:
+        """Hang up."""
+        for one in (self.pool, self.looking):
+            one.__exit__()
+        self.store.close()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Keeps what happened."""
+        self.events.append((event, fields))
+
+    def plan(self, *wanted: Resource[Any]) -> plan.Plan:
+        """What would be done for just these objects; on a connection that cannot write (law 4)."""
+        registry = default()
+        catalog = Catalog((), registry, self.state, {})
+        desired = resolve([replace(r, target=self.target.name) for r in wanted], catalog)
+        desired = replace(desired, targets={self.target.name: self.target})
+        observed = probe_target(desired.resources.values(), registry, self.looking.get(self.target.name).read)
+        owned = {a: e for a, e in inventory.load(self.store).items() if a in desired.resources}
+        seal = self.secrets.seal
+        return plan.make(desired, (), {}, observed, owned, registry, seal, key_id_of=lambda: self.secrets.key_id)
+
+    def apply(self, made: plan.Plan) -> apply_stage.Result:
+        """Carry it out."""
+        self.runs += 1
+        means = apply_stage.Means(default(), self.pool, self.store, self.secrets, self.emit)
+        return apply_stage.apply(made, f"run-{self.runs}", means)
+
+    def settle(self, one: Resource[Any]) -> None:
+        """Plan and apply; then nothing is left to do (law 3)."""
+        result = self.apply(self.plan(one))
+        assert result.ok, result.ended
+        self.assert_nothing_to_do(one)
+
+    def assert_nothing_to_do(self, one: Resource[Any]) -> None:
+        """The plan is empty."""
+        again = self.plan(one)
+        assert not again.unknown
+        assert [(c.action, c.differences) for c in again.changes] == []
+
+
+def image(root: Path, state: Path) -> Subject:
+    """A folder without a shell in it, which is managed in folder mode, whoever runs this."""
+    root.mkdir(parents=True, exist_ok=True)
+    environ = {**os.environ, "ROOT": str(root), "OFFLINE": "1", "PATH": f"{TOOLBOX}:{os.environ['PATH']}"}
+    preludes = f". {PRELUDE}/prelude.sh; . {TOOLBOX}/prelude.sh\n"
+
+    def sh(script: str) -> None:
+        done = subprocess.run(["sh", "-ec", preludes + script], env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+
+    return Subject("image", Target("image", "image", {"root": str(root)}), sh, lambda: tree(root), state)
+
+
+def tree(root: Path) -> dict[str, tuple[Any, ...]]:
+    """Every path below a folder with its kind, mode, owner, time and content."""
+    out: dict[str, tuple[Any, ...]] = {}
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder) / name
+            seen = path.lstat()
+            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            # The time of a folder also moves where something was made and removed again.
+            out[str(path.relative_to(root))] = (seen.st_mode, seen.st_uid, seen.st_gid, seen.st_mtime_ns, content)
+    return out
+
+
+def laws(key: str, place: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The entries of all types that are meant for a place."""
+    return [(n, e) for n, e in entries(key) if place in (e.get("on") or ("image", "host"))]
+
+
+def obey(subject: Subject, name: str, entry: Mapping[str, Any]) -> None:
+    """One entry of `laws`, from creation to deletion."""
+    kind = default().type_of(name)
+    one = resource(kind, entry["spec"])
+    if entry.get("setup"):
+        subject.sh(entry["setup"])
+    before = subject.listing()
+    made = subject.plan(one)
+    assert subject.listing() == before, "the probe wrote something"
+    assert len(made.changes) == 1, f"nothing to create: the object is there already, as desired {made.unknown}"
+    subject.settle(one)
+    for attribute, script in (entry.get("mutate") or {}).items():
+        subject.sh(script)
+        made = subject.plan(one)
+        assert [sorted(c.changed) for c in made.changes] == [[attribute]], f"{attribute}: {script}"
+        assert made.changes[0].action in (Action.UPDATE, Action.REPLACE)
+        assert made.drifted == [made.changes[0].address]
+        subject.settle(one)
+    if entry.get("delete", True):
+        gone = resource(kind, entry["spec"], absent=True)
+        made = subject.plan(gone)
+        assert [c.action for c in made.changes] == [Action.DELETE]
+        subject.settle(gone)
+        subject.settle(gone)
+
+
+def examine(subject: Subject, name: str, entry: Mapping[str, Any]) -> None:
+    """One entry of `audit`: what it finds is shown, and nothing is changed."""
+    kind = default().type_of(name)
+    one = resource(kind, entry["spec"])
+    if entry.get("setup"):
+        subject.sh(entry["setup"])
+    before = subject.listing()
+    made = subject.plan(one)
+    assert not made.changes
+    assert not made.unknown
+    assert sorted(f.rule for f in made.findings) == sorted(entry["findings"])
+    for finding in made.findings:
+        assert finding.message
+        assert finding.fix
+    assert subject.listing() == before, "the audit wrote something"
+    if entry.get("cleanup"):
+        subject.sh(entry["cleanup"])
+
+
+def law_ids(found: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Test ids."""
+    return [f"{name}: {entry['name']}" for name, entry in found]
