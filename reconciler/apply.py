@@ -43,7 +43,8 @@ READY_SECONDS: Final = 60.0
 class Emit(Protocol):
     """Is told what happens, as it happens; must be quick and safe to call from several threads."""
 
-    def __call__(self, event: str, **fields: Any) -> None: ...
+    def __call__(self, event: str, **fields: Any) -> None:
+        """One event, such as `change_finished`, with its fields."""
 
 
 def silent(event: str, **fields: Any) -> None:
@@ -243,7 +244,11 @@ class _Run:
                 continue
             hopeless[node] = cause
             if node in self._changes:
-                reason = f"it needs {cause}, which is {ended[cause].outcome.value}" if cause in ended else f"it needs {cause}"
+                reason = (
+                    f"it needs {cause}, which is {ended[cause].outcome.value}"
+                    if cause in ended
+                    else f"it needs {cause}"
+                )
                 skipped[node] = Ended(Outcome.SKIPPED, reason)
         if skipped:
             started.update(skipped)
@@ -390,7 +395,9 @@ class _Run:
             for work in works:
                 change = todo[work.address]
                 steps = [str(step) for step in work.steps]
-                self._journal.write(db, "intent", work.address, action=change.action, observed=change.digest, steps=steps)
+                self._journal.write(
+                    db, "intent", work.address, action=change.action, observed=change.digest, steps=steps
+                )
         sent = {work.address: work for work in works}
         connection = self._means.pool.get(target)
         try:
@@ -467,13 +474,13 @@ class _Run:
         assert kind.steps is not None
         return spell(change, kind.steps)
 
-    def _finish(
-        self, target: str, ended: Mapping[str, Ended], changes: Mapping[str, Change[Any]]
-    ) -> dict[str, Ended]:
+    def _finish(self, target: str, ended: Mapping[str, Ended], changes: Mapping[str, Change[Any]]) -> dict[str, Ended]:
         """Put outcomes and ownership on disk, in one transaction."""
         with self._means.store.write() as db:
             for address, end in ended.items():
-                self._journal.write(db, "end", address, outcome=end.outcome, reason=self._means.secrets.redact(end.reason))
+                self._journal.write(
+                    db, "end", address, outcome=end.outcome, reason=self._means.secrets.redact(end.reason)
+                )
                 change = changes.get(address)
                 if change is None or end.outcome is not Outcome.DONE:
                     continue
@@ -521,7 +528,9 @@ class _Run:
                     continue
                 kind = self._means.registry.type_of(resource.type)
                 self._result.findings += audit(resource, state, kind, self._means.secrets.seal)
-        untouched = [f for f in self._plan.findings if f.address not in {r.address for rs in by_target.values() for r in rs}]
+        untouched = [
+            f for f in self._plan.findings if f.address not in {r.address for rs in by_target.values() for r in rs}
+        ]
         self._result.findings += untouched
 
 
@@ -557,7 +566,9 @@ def _differing(change: Change[Any]) -> str:
     return ", ".join(sorted(change.changed)) or change.action.value
 
 
-def _islands(order: Sequence[str], edges: Mapping[str, Sequence[str]], changes: Mapping[str, Change[Any]]) -> list[list[str]]:
+def _islands(
+    order: Sequence[str], edges: Mapping[str, Sequence[str]], changes: Mapping[str, Change[Any]]
+) -> list[list[str]]:
     """Split the nodes into groups that have no edge and no target in common, each in order (union-find)."""
     parent: dict[str, str] = {}
 

@@ -109,7 +109,9 @@ def _check_normalized(desired: State, wanted: State, seen: State, kind: Resource
     for name in desired.keys() | wanted.keys():
         value = wanted.get(name)
         if value != desired.get(name) and (name not in desired or value != seen.get(name)):
-            raise ContractError(kind.name, f"{kind.name} turned {name} into neither the desired nor the observed value.")
+            raise ContractError(
+                kind.name, f"{kind.name} turned {name} into neither the desired nor the observed value."
+            )
 
 
 def _with_risk(change: Change[Any], kind: ResourceType[Any]) -> Change[Any]:

@@ -1,20 +1,20 @@
 """Every error that this package raises on purpose.
 
-    ReconcilerError                 shown to the user without a traceback, exit status 1
-    ├── InvalidInput                the desired state or an argument is wrong; carries all problems at once
-    ├── PlanError                   a plan cannot be made, read or used
-    │   ├── PlanTampered            the file does not match its own digest
-    │   ├── PlanExpired             too old to be applied
-    │   └── PlanRefused             a guard says no (too many deletions, empty desired state, ...)
-    ├── ConnectError                a target cannot be reached or does not prove who it is
-    │   └── HostKeyError            unknown or changed host key
-    ├── ConnectionLost              a connection broke while work was under way: the outcome is unknown
-    ├── ProbeFailed                 a target answered, but not with what the probe needs
-    ├── StepFailed                  a step ended with an error on the target
-    ├── SecretError                 a secret cannot be found or read (never carries its value)
-    ├── StoreError                  the local store cannot be read or written
-    │   └── LeaseLost               another run took over this target; nothing more is written
-    └── ContractError               a resource type or kind broke its contract: a bug, named as such
+ReconcilerError                 shown to the user without a traceback, exit status 1
+├── InvalidInput                the desired state or an argument is wrong; carries all problems at once
+├── PlanError                   a plan cannot be made, read or used
+│   ├── PlanTampered            the file does not match its own digest
+│   ├── PlanExpired             too old to be applied
+│   └── PlanRefused             a guard says no (too many deletions, empty desired state, ...)
+├── ConnectError                a target cannot be reached or does not prove who it is
+│   └── HostKeyError            unknown or changed host key
+├── ConnectionLost              a connection broke while work was under way: the outcome is unknown
+├── ProbeFailed                 a target answered, but not with what the probe needs
+├── StepFailed                  a step ended with an error on the target
+├── SecretError                 a secret cannot be found or read (never carries its value)
+├── StoreError                  the local store cannot be read or written
+│   └── LeaseLost               another run took over this target; nothing more is written
+└── ContractError               a resource type or kind broke its contract: a bug, named as such
 """
 
 from __future__ import annotations

@@ -68,9 +68,7 @@ Account = Annotated[
         32,
     ),
 ]
-PackageName = Annotated[
-    str, Rule(r"[a-z0-9][a-z0-9+.-]+", "the name of a Debian package, such as nginx-light", 128)
-]
+PackageName = Annotated[str, Rule(r"[a-z0-9][a-z0-9+.-]+", "the name of a Debian package, such as nginx-light", 128)]
 UnitName = Annotated[
     str,
     Rule(

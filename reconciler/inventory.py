@@ -63,10 +63,19 @@ def load(store: Store) -> dict[str, Entry]:
             "SELECT address, type, target, key, spec, origin, created, lifecycle, run, at FROM inventory ORDER BY 1"
         )
         return {
-            row[0]: Entry(
-                *row[:4], json.loads(row[4]), row[5], bool(row[6]), Lifecycle(**json.loads(row[7])), row[8], row[9]
+            address: Entry(
+                address,
+                kind,
+                target,
+                key,
+                json.loads(spec),
+                origin,
+                bool(created),
+                Lifecycle.model_validate_json(lifecycle),
+                run,
+                at,
             )
-            for row in rows
+            for address, kind, target, key, spec, origin, created, lifecycle, run, at in rows
         }
 
 

@@ -108,7 +108,7 @@ def records(store: Store, run: str) -> Sequence[Record]:
         if db is None:
             return []
         rows = db.execute("SELECT seq, at, event, address, body FROM journal WHERE run=? ORDER BY seq", (run,))
-        return [Record(*row[:4], json.loads(row[4])) for row in rows]
+        return [Record(seq, at, event, address, json.loads(body)) for seq, at, event, address, body in rows]
 
 
 def _now() -> str:

@@ -7,8 +7,10 @@ found on demand, by a second pass over the one file that has a problem.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +65,12 @@ class RawDocument:
                 if mark:
                     return Position(self.file, *mark)
         return self.position_of_document
+
+    def written(self, path: Path_) -> str:
+        """A scalar as it stands in the file, up to the first character that may end it: `0755`, not 755."""
+        place = self.position(path)
+        line = self.text.split("\n")[place.line - 1]
+        return re.split(r"[\s,\]}#]", line[place.column - 1 :], maxsplit=1)[0]
 
 
 @dataclass(frozen=True)
@@ -142,8 +150,10 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _read(file: Path, shown: str) -> list[RawDocument]:
     try:
-        size = file.stat().st_size
-        if size > MAX_FILE_BYTES:
+        seen = file.stat()
+        if not stat.S_ISREG(seen.st_mode):
+            raise InvalidInput([Problem("is not a regular file.", "Delete or rename it.", position=Position(shown))])
+        if seen.st_size > MAX_FILE_BYTES:
             limit = f"{MAX_FILE_BYTES >> 20} MiB"
             raise InvalidInput(
                 [Problem(f"is larger than {limit}.", "Split it into several files.", position=Position(shown))]
@@ -190,12 +200,13 @@ def _documents(
         position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)
         raise InvalidInput([_syntax_problem(str(error.problem or error.context), position, text)]) from None
     except YAMLError as error:
-        message = str(error).partition("\n")[0]
-        raise InvalidInput([Problem(f"is not YAML: {message}.", position=_place(message, text, file))]) from None
+        message = str(error)
+        first = message.partition("\n")[0].rstrip(".")
+        raise InvalidInput([Problem(f"is not YAML: {first}.", position=_place(message, text, file))]) from None
 
 
 def _place(message: str, text: str, file: str) -> Position:
-    """libyaml's reader names a character's offset only in its message."""
+    """Libyaml's reader names a character's offset only in its message."""
     found = re.search(r"position (\d+)", message)
     before = text[: int(found.group(1))] if found else ""
     return Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
@@ -205,7 +216,7 @@ def _syntax_problem(message: str, position: Position, text: str) -> Problem:
     lines = text.splitlines()
     line = lines[position.line - 1] if position.line <= len(lines) else ""
     fix = ""
-    if "cannot start any token" in message and line[position.column - 1 : position.column] == "\t":
+    if "tab character" in message or line[position.column - 1 : position.column] == "\t":
         message, fix = "a tab in the indentation", "Indent with spaces."
     elif "mapping values are not allowed" in message:
         fix = 'Quote the text that holds ": ", or fix the indentation.'
@@ -336,7 +347,10 @@ def _scalar(text: str, event: Any, fail: Any) -> Any:
             raise fail(event, "is a number with too many digits.", "Quote it if it is meant as text.")
         return int(text, 0 if text[:2] in ("0o", "0x") else 10)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        number = float(text)
+        if math.isinf(number):
+            raise fail(event, "is a number that is too large.", "Quote it if it is meant as text.")
+        return number
     if _NOT_A_NUMBER.fullmatch(text):
         raise fail(event, f"{text} is not a number that means anything here.", "Quote it if it is meant as text.")
     return text

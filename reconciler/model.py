@@ -214,7 +214,7 @@ class Resource(Generic[S]):
     spec: S
     origin: str = ""
     absent: bool = False
-    lifecycle: Lifecycle = Lifecycle()
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
     labels: Mapping[str, str] = field(default_factory=dict)
     position: Position | None = None
 

@@ -258,7 +258,8 @@ def make(
         commit=commit,
         changes=[changes[a] for a in order if a in changes],
         targets={
-            name: desired.targets[name] for name in sorted({r.target for r in (*everything.values(),)} & set(desired.targets))
+            name: desired.targets[name]
+            for name in sorted({r.target for r in (*everything.values(),)} & set(desired.targets))
         },
         edges=_between(changes, edges, order),
         drifted=sorted(a for a in changes if a in inventory and _is_drift(changes[a], inventory[a])),
@@ -278,7 +279,9 @@ def audit(resource: Resource[Any], state: Any, kind: Any, seal: Seal) -> list[Fi
     change = diff(resource, state, kind, seal)
     if change.action is Action.NOOP:
         return []
-    return [Finding(resource.address, rule, text, fix, origin=resource.origin) for rule, text, fix in kind.findings(change)]
+    return [
+        Finding(resource.address, rule, text, fix, origin=resource.origin) for rule, text, fix in kind.findings(change)
+    ]
 
 
 def _why(change: Change[Any], movers: Sequence[str], owned: bool) -> Iterable[str]:
@@ -362,7 +365,9 @@ def git_commit(path: Path) -> str:
     """The commit that `path` is at, with `+` where it was edited since; empty outside a Git repository."""
 
     def git(*argv: str) -> str:
-        out = subprocess.run(["git", "-C", str(path if path.is_dir() else path.parent), *argv], capture_output=True, check=False)
+        out = subprocess.run(
+            ["git", "-C", str(path if path.is_dir() else path.parent), *argv], capture_output=True, check=False
+        )
         return out.stdout.decode("utf-8", "replace").strip() if out.returncode == 0 else ""
 
     try:
@@ -397,7 +402,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "action": c.action.value,
                 "before": c.before,
                 "after": c.after,
-                "differences": [{"attribute": d.attribute, "before": d.before, "after": d.after} for d in c.differences],
+                "differences": [
+                    {"attribute": d.attribute, "before": d.before, "after": d.after} for d in c.differences
+                ],
                 "why": list(c.why),
                 "risk": {"kind": c.risk.kind, "text": c.risk.text} if c.risk else None,
                 "drift": c.address in plan.drifted,
@@ -410,7 +417,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "release": dict(plan.release),
         "unknown": dict(plan.unknown),
         "findings": [
-            {k: getattr(f, k) for k in ("address", "rule", "message", "fix", "severity", "origin")} for f in plan.findings
+            {k: getattr(f, k) for k in ("address", "rule", "message", "fix", "severity", "origin")}
+            for f in plan.findings
         ],
         "targets": {n: {"connection": t.connection, "settings": t.settings} for n, t in plan.targets.items()},
         "edges": plan.edges,
@@ -444,8 +452,8 @@ def from_text(text: str, registry: Registry, *, now: datetime | None = None, res
         raise PlanTampered("The plan does not match its digest: it was edited. Make a new one with `plan -o`.")
     if values.get("format") != FORMAT or values.get("tool", "") > __version__:
         raise PlanError(
-            f"The plan was made by version {values.get('tool')} (format {values.get('format')}), this is {__version__}. "
-            "Make it anew with this version."
+            f"The plan was made by version {values.get('tool')} (format {values.get('format')}), "
+            f"this is {__version__}. Make it anew with this version."
         )
     if not resume and datetime.fromisoformat(values["expires"]) < (now or datetime.now(UTC)):
         raise PlanExpired(f"The plan expired at {values['expires']}. Make a new one with `plan -o`.")
@@ -457,7 +465,14 @@ def _plan(values: Mapping[str, Any], registry: Registry) -> Plan:
         spec = registry.type_of(entry["type"]).spec.model_validate(entry["spec"])
         lifecycle = Lifecycle.model_validate(entry["lifecycle"])
         return Resource(
-            entry["type"], entry["target"], entry["key"], spec, entry["origin"], entry["absent"], lifecycle, entry["labels"]
+            entry["type"],
+            entry["target"],
+            entry["key"],
+            spec,
+            entry["origin"],
+            entry["absent"],
+            lifecycle,
+            entry["labels"],
         )
 
     changes = [

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reconciler import apply as apply_stage
-from reconciler import inventory, journal, plan
+from reconciler import inventory, journal
+from reconciler import plan as plan_stage
 from reconciler.connections import Pool
 from reconciler.errors import InvalidInput
 from reconciler.expand import Catalog, expand
@@ -67,8 +68,13 @@ class Project:
         return replace(found, targets={name: self.retarget(t) for name, t in found.targets.items()})
 
     def plan(
-        self, scope: plan.Scope | None = None, *, force: bool = False, pool: Pool | None = None, now: datetime | None = None
-    ) -> plan.Plan:
+        self,
+        scope: plan_stage.Scope | None = None,
+        *,
+        force: bool = False,
+        pool: Pool | None = None,
+        now: datetime | None = None,
+    ) -> plan_stage.Plan:
         """Probe everything in scope and say what would be done. Nothing is changed.
 
         Args:
@@ -79,8 +85,8 @@ class Project:
         """
         desired = self.desired()
         owned = inventory.load(self.store)
-        gone, release = plan.to_prune(desired, owned, self.registry)
-        chosen = (scope or plan.Scope()).select([*desired.resources.values(), *gone], desired.edges)
+        gone, release = plan_stage.to_prune(desired, owned, self.registry)
+        chosen = (scope or plan_stage.Scope()).select([*desired.resources.values(), *gone], desired.edges)
         gone = [r for r in gone if r.address in chosen]
         if scope:
             release = {a: r for a, r in release.items() if a in chosen}
@@ -93,7 +99,7 @@ class Project:
         else:
             pool.targets = desired.targets
             observed = self.probe(desired, chosen, gone, pool)
-        return plan.make(
+        return plan_stage.make(
             desired,
             gone,
             release,
@@ -103,7 +109,7 @@ class Project:
             self.secrets.seal,
             key_id_of=lambda: self.secrets.key_id,
             force=force,
-            commit=plan.git_commit(self.path),
+            commit=plan_stage.git_commit(self.path),
             source=str(self.path),
             now=now,
         )
@@ -122,7 +128,7 @@ class Project:
         with ThreadPoolExecutor(self.parallel, thread_name_prefix="probe") as executor:
             return probe_all(by_target, self.registry, pool.get, executor, seen)
 
-    def apply(self, made: plan.Plan, pool: Pool, *, command: str = "apply", **means: Any) -> apply_stage.Result:
+    def apply(self, made: plan_stage.Plan, pool: Pool, *, command: str = "apply", **means: Any) -> apply_stage.Result:
         """Carry a plan out.
 
         Raises:
@@ -136,7 +142,7 @@ class Project:
         Raises:
             PlanError, StoreError: it cannot be resumed.
         """
-        made = plan.from_text(record.plan, self.registry, resume=True)
+        made = plan_stage.from_text(record.plan, self.registry, resume=True)
         with Pool(made.targets) as pool:
             return apply_stage.resume(record, self._means(pool, **means))
 
@@ -154,4 +160,3 @@ def state_folder(path: Path, chosen: Path | None, environ: Mapping[str, str]) ->
         return Path(environ["RECONCILER_STATE"])
     folder = path if path.is_dir() else path.parent
     return folder.absolute().parent / ".reconciler"
-

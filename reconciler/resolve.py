@@ -46,15 +46,7 @@ def resolve(resources: Iterable[Resource[Any]], catalog: Catalog) -> Desired:
     requires = {d.address: d.lifecycle.requires for d in catalog if d.lifecycle.requires}
     edges, watched, problems = connect(by_address.values(), catalog.registry, requires)
     if not problems:
-        problems = [
-            Problem(
-                f"needs itself, by way of {' -> '.join(cycle)}.",
-                "Take one `requires` away.",
-                by_address[cycle[0]].origin if cycle[0] in by_address else cycle[0],
-                by_address[cycle[0]].position if cycle[0] in by_address else None,
-            )
-            for cycle in cycles(edges)[:1]
-        ]
+        problems = [_circle(cycle, by_address) for cycle in cycles(edges)[:1]]
     if problems:
         raise InvalidInput(problems)
     return Desired(by_address, catalog.targets, edges, watched)
@@ -161,6 +153,13 @@ def cycles(edges: Edges) -> list[list[str]]:
         path.append(node)
         node = min(n for n in edges[node] if n in left)
     return [[*path[walked[node] :], node]]
+
+
+def _circle(cycle: Sequence[str], by_address: Mapping[str, Resource[Any]]) -> Problem:
+    # A cycle of documents alone has objects in between: a document without objects has no node.
+    resource = next(by_address[node] for node in cycle if node in by_address)
+    way = " -> ".join(cycle)
+    return Problem(f"needs itself, by way of {way}.", "Take one `requires` away.", resource.origin, resource.position)
 
 
 def _clash(resource: Resource[Any], other: Resource[Any], token: str) -> Problem:

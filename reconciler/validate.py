@@ -7,6 +7,7 @@ values), cross-checks (names, references, each kind's own lint). No network and 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -18,6 +19,7 @@ from reconciler.load import Loaded, RawDocument
 from reconciler.model import API_VERSION, Document, Kind, Lifecycle, Metadata
 from reconciler.registry import Registry
 
+_PLAIN = re.compile(r"[A-Za-z0-9._/?@-]{1,60}")
 _TYPE_NAMES = {
     "string": "text",
     "integer": "a whole number",
@@ -68,12 +70,12 @@ def _document(raw: RawDocument, registry: Registry) -> Document[Any] | list[Prob
     if not isinstance(name, str):
         return [Problem("has no kind.", "Add `kind:`; `reconciler kinds` lists them.", position=raw.position())]
     metadata = data.get("metadata")
-    subject = f"{name}/{metadata.get('name', '?') if isinstance(metadata, dict) else '?'}"
+    subject = f"{_word(name)}/{_word(metadata.get('name', '?')) if isinstance(metadata, dict) else '?'}"
     kind = registry.kinds.get(name)
     if kind is None:
         return [
             Problem(
-                f"there is no kind {name}.",
+                f"there is no kind {_word(name)}.",
                 did_you_mean(name, registry.kinds) or "`reconciler kinds` lists them.",
                 subject,
                 raw.position(("kind",)),
@@ -126,7 +128,7 @@ def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
             known = error.schema.get("properties", {})
             for name in value:
                 if name not in known:
-                    full = _dotted((*path, name))
+                    full = _dotted((*path, _word(name)))
                     fix = did_you_mean(name, known) or f"Known here: {', '.join(known)}."
                     yield problem(f"{full} is not known.", fix, (*path, name), key=True)
         case "required":
@@ -139,7 +141,7 @@ def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
             if value is None:
                 yield problem(f"{where} is empty.", f"Write {wanted_text}, or leave the key out.")
             else:
-                fix = f'Quote it: "{_written(value)}".' if wanted == "string" and _is_scalar(value) else ""
+                fix = f'Quote it: "{raw.written(path)}".' if wanted == "string" and _is_scalar(value) else ""
                 yield problem(f"{where} is {_shown(value)}, not {wanted_text}.", fix)
         case "const" if path == ("apiVersion",):
             yield problem(f"apiVersion is {_shown(value)}.", f"This version reads {API_VERSION}.")
@@ -171,6 +173,8 @@ def _explain_choice(error: Any, raw: RawDocument, subject: str) -> Iterator[Prob
     path = tuple(error.absolute_path)
     choices = [c.get("type", "object") for c in error.validator_value]
     wanted = " or ".join(dict.fromkeys(_TYPE_NAMES.get(c, c) for c in choices))
+    if "string" in choices and _is_scalar(error.instance):
+        wanted += f'; as text: "{raw.written(path)}"'
     yield Problem(f"{_dotted(path)} is {_shown(error.instance)}.", f"Write {wanted}.", subject, raw.position(path))
 
 
@@ -181,7 +185,7 @@ def _cross_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem
         for index, name in enumerate(hosts):
             if catalog.get(f"Host/{name}") is None:
                 fix = did_you_mean(name, known) or "Add a document of kind Host."
-                yield catalog.problem(document, ("spec", "hosts", index), f"there is no Host/{name}.", fix)
+                yield catalog.problem(document, ("spec", "hosts", index), f"there is no Host/{_word(name)}.", fix)
     elif hosts is not None and not catalog.hosts(hosts):
         labels = ", ".join(f"{k}: {v}" for k, v in hosts.match_labels.items())
         at = ("spec", "hosts", "matchLabels")
@@ -189,7 +193,7 @@ def _cross_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem
     for index, address in enumerate(document.lifecycle.requires):
         if catalog.get(address) is None:
             fix = did_you_mean(address, [d.address for d in catalog]) or "Write Kind/name."
-            yield catalog.problem(document, ("lifecycle", "requires", index), f"there is no {address}.", fix)
+            yield catalog.problem(document, ("lifecycle", "requires", index), f"there is no {_word(address)}.", fix)
 
 
 def did_you_mean(word: str, known: Iterable[str] | Mapping[str, Any]) -> str:
@@ -211,8 +215,9 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, int | float | bool)
 
 
-def _written(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, bool) else str(value)
+def _word(value: Any) -> str:
+    """A name inside a sentence: as it is where it can be one, else quoted and on one line."""
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else _shown(value)
 
 
 def _shown(value: Any) -> str:

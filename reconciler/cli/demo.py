@@ -89,7 +89,9 @@ class _Demo:
         self._apply()
         self._expect_empty()
         self._out.print(
-            "\nThat was the whole loop. README.md tells how to point it at a host of your own.", style="bold", markup=False
+            "\nThat was the whole loop. README.md tells how to point it at a host of your own.",
+            style="bold",
+            markup=False,
         )
 
     def _say(self, title: str) -> None:
@@ -137,9 +139,9 @@ class _Demo:
         def first(type_: str, test: Any) -> tuple[str, Any]:
             for address, resource in resources:
                 host_done = {a.partition("[")[2].partition(":")[0] for a in done}
-                if resource.type == type_ and not resource.absent and test(resource.spec):
-                    if address not in done and resource.target not in host_done:
-                        return address, resource
+                fits = resource.type == type_ and not resource.absent and test(resource.spec)
+                if fits and address not in done and resource.target not in host_done:
+                    return address, resource
             raise LookupError(type_)
 
         address, resource = first("host.file", lambda s: isinstance(s.content, str) and s.content)

@@ -48,7 +48,12 @@ def kinds(
         typer.echo(
             json.dumps(
                 [
-                    {"kind": k.name, "summary": k.summary, "target": k.target is not None, "fields": list(_properties(k))}
+                    {
+                        "kind": k.name,
+                        "summary": k.summary,
+                        "target": k.target is not None,
+                        "fields": list(_properties(k)),
+                    }
                     for k in found
                 ],
                 indent=2,
@@ -63,7 +68,8 @@ def kinds(
 @app.command()
 def explain(
     what: Annotated[
-        str, typer.Argument(metavar="KIND[.FIELD]", help="For example File or File.mode.", autocompletion=_complete_kind)
+        str,
+        typer.Argument(metavar="KIND[.FIELD]", help="For example File or File.mode.", autocompletion=_complete_kind),
     ],
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -147,7 +153,8 @@ def _type_text(node: dict[str, Any], whole: dict[str, Any]) -> str:
         items = node.get("items", {})
         return f"list of {_type_text(items, whole)}" if items else "list"
     default = f", default {node['default']!r}" if node.get("default") not in (None, [], {}, "") else ""
-    return {"string": "text", "object": "mapping", "boolean": "true/false"}.get(node.get("type", ""), node.get("type", "any")) + default
+    name = str(node.get("type", "any"))
+    return {"string": "text", "object": "mapping", "boolean": "true/false"}.get(name, name) + default
 
 
 @app.command("schema")

@@ -87,7 +87,10 @@ def apply(
             raise typer.Exit(1 if made.unknown else 0)
         if made.changes and not yes:
             if output is Output.JSON or not is_interactive():
-                typer.echo("Nobody is here to confirm. Use --yes, or `plan -o plan.json` and `apply plan.json --yes`.", err=True)
+                typer.echo(
+                    "Nobody is here to confirm. Use --yes, or `plan -o plan.json` and `apply plan.json --yes`.",
+                    err=True,
+                )
                 raise typer.Exit(1)
             typer.confirm("Apply this plan?", abort=True)
         with _stoppable(here, output) as means:
@@ -117,7 +120,9 @@ def drift(
 
 @app.command()
 def resume(
-    run: Annotated[str | None, typer.Argument(help="The run, or how its id begins; the newest unfinished by default.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="The run, or how its id begins; the newest unfinished by default.")
+    ] = None,
     path: Annotated[Path, typer.Option("--path", help="The desired state, to find the state folder.")] = DESIRED,
     parallel: ParallelOption = PARALLEL,
     state: StateOption = None,
@@ -201,15 +206,15 @@ def history(
         return
     for record in found:
         status = record.status if record.ended else "unfinished"
-        typer.echo(f"{record.id}  {record.started[:19]}  {record.command:<8} {status:<10} {record.summary or ''}".rstrip())
+        typer.echo(
+            f"{record.id}  {record.started[:19]}  {record.command:<8} {status:<10} {record.summary or ''}".rstrip()
+        )
     if not found:
         typer.echo("No runs yet.")
 
 
 @app.command()
-def inventory(
-    path: PathArgument = DESIRED, state: StateOption = None, output: OutputOption = Output.TEXT
-) -> None:
+def inventory(path: PathArgument = DESIRED, state: StateOption = None, output: OutputOption = Output.TEXT) -> None:
     """List what is ours: objects that were created or taken over, and that prune may therefore delete."""
     import json
 

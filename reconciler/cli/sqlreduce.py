@@ -59,8 +59,9 @@ def sqlreduce(
     sql = _read(query, file, as_json)
     progress = _Progress(trace, not trace and not as_json and sys.stderr.isatty())
     try:
-        with PostgresOracle(dsn, match=rule, timeout=limit, jobs=jobs, read_only=read_only,
-                            advance_sequences=advance_sequences) as oracle:
+        with PostgresOracle(
+            dsn, match=rule, timeout=limit, jobs=jobs, read_only=read_only, advance_sequences=advance_sequences
+        ) as oracle:
             reduction = reduce(sql, oracle, tokens=tokens, on_trial=progress)
     except SqlReduceError as error:
         progress.clear()
@@ -76,7 +77,7 @@ def _seconds(text: str) -> float:
     """A duration as PostgreSQL writes it; without a unit: milliseconds."""
     number = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
     try:
-        seconds = float(number) * UNITS[text[len(number):].strip() or "ms"]
+        seconds = float(number) * UNITS[text[len(number) :].strip() or "ms"]
     except (ValueError, KeyError):
         seconds = 0.0
     if not 0.001 <= seconds <= 86_400:
@@ -105,8 +106,7 @@ def _leave(as_json: bool, message: str, status: int) -> NoReturn:
     if as_json:
         import json
 
-        typer.echo(json.dumps({"version": 1, "event": "error", "problems": [{"message": message}]},
-                              ensure_ascii=False))
+        typer.echo(json.dumps({"version": 1, "event": "error", "problems": [{"message": message}]}, ensure_ascii=False))
     _paint(message, "red")
     raise typer.Exit(status)
 
@@ -142,8 +142,11 @@ class _Progress:
             else:
                 _paint(f"{trial.query} {mark}{why}", "green" if trial.matched else None)
         elif self.line:
-            typer.echo(f"\r{self.count} queries, {max(0, self.hits - 1)} steps, now {len(trial.query)} characters"
-                       "   ", err=True, nl=False)
+            typer.echo(
+                f"\r{self.count} queries, {max(0, self.hits - 1)} steps, now {len(trial.query)} characters   ",
+                err=True,
+                nl=False,
+            )
 
     def clear(self) -> None:
         """Takes the line away."""
@@ -167,22 +170,36 @@ def _print_text(reduction: Reduction) -> None:
     stats = reduction.statistics
     typer.echo(f"Minimal query yielding the same error:\n{_clean(reduction.minimal)}\n")
     typer.echo(f"Pretty-printed minimal query:\n{_clean(_pretty(reduction.minimal))}")
-    _paint(f"\n{reduction.error}\n"
-           f"Seen: {stats.executed} items, {stats.seen_bytes} Bytes\n"
-           f"Iterations: {stats.executed}, {stats.accepted} of them successful\n"
-           f"Runtime: {stats.seconds:.3f} s, {stats.executed / max(stats.seconds, 1e-6):.1f} q/s", None)
+    _paint(
+        f"\n{reduction.error}\n"
+        f"Seen: {stats.executed} items, {stats.seen_bytes} Bytes\n"
+        f"Iterations: {stats.executed}, {stats.accepted} of them successful\n"
+        f"Runtime: {stats.seconds:.3f} s, {stats.executed / max(stats.seconds, 1e-6):.1f} q/s",
+        None,
+    )
 
 
 def _print_json(reduction: Reduction) -> None:
     import json
 
     stats = reduction.statistics
-    typer.echo(json.dumps({
-        "version": 1,
-        "query": reduction.query,
-        "minimal": reduction.minimal,
-        "error": {"sqlstate": reduction.error.sqlstate, "message": reduction.error.message},
-        "stats": {"executed": stats.executed, "accepted": stats.accepted, "seconds": round(stats.seconds, 3),
-                  "bytes": stats.bytes, "tokens": stats.tokens, "nodes": stats.nodes},
-        "leftOut": list(reduction.left_out),
-    }, ensure_ascii=False))
+    typer.echo(
+        json.dumps(
+            {
+                "version": 1,
+                "query": reduction.query,
+                "minimal": reduction.minimal,
+                "error": {"sqlstate": reduction.error.sqlstate, "message": reduction.error.message},
+                "stats": {
+                    "executed": stats.executed,
+                    "accepted": stats.accepted,
+                    "seconds": round(stats.seconds, 3),
+                    "bytes": stats.bytes,
+                    "tokens": stats.tokens,
+                    "nodes": stats.nodes,
+                },
+                "leftOut": list(reduction.left_out),
+            },
+            ensure_ascii=False,
+        )
+    )

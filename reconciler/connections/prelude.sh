@@ -5,17 +5,24 @@ export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin
 case $PATH in :*) PATH=${PATH#:} ;; esac
 
-# meta PATH...: "type|mode|owner|group|size|mtime|ctime|path" for each path that exists.
+# meta PATH...: "type|mode|owner|group|size|mtime|ctime|path" for each path that exists. Fails where we may not look:
+# a path in a closed folder is not an absent one.
 meta() {
     [ $# -gt 0 ] || return 0
     if [ -z "$ROOT" ]; then
-        stat -c '%F|%a|%U|%G|%s|%.9Y|%.9Z|%n' -- "$@" 2>/dev/null
+        { _e=$(_stat "$@" 2>&1 >&3); } 3>&1
     else
         for _p; do set -- "$@" "$ROOT$_p"; shift; done
-        stat -c '%F|%a|%U|%G|%s|%.9Y|%.9Z|%n' -- "$@" 2>/dev/null | owned
+        { _e=$(_stat "$@" 2>&1 >&3); } 3>&1 | owned
     fi
+    case $_e in
+        *": Permission denied"*) printf '%s\n%s\n' "$_e" "Log in as root, or set become."; return 1 ;;
+    esac
     return 0
 }
+
+# By xargs, because more paths than fit into one command line would all look absent.
+_stat() { printf '%s\0' "$@" | xargs -0 stat -c '%F|%a|%U|%G|%s|%.9Y|%.9Z|%n' --; }
 
 # inside PATH: the folder of a path lies, links resolved, inside the image. Always true on a live host.
 inside() {

@@ -27,7 +27,7 @@ class ProcessChannel:
     """
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the channel
         try:
             self._process = subprocess.Popen(
                 argv,

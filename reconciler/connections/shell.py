@@ -111,7 +111,7 @@ class Shell:
         self._greeted = False
 
     def _ask(self, script: str, keep: int = sys.maxsize) -> Iterator[tuple[int, int, str]]:
-        """Send one message; yield `(number, status, text)` of each part as it arrives, and of text the last `keep` bytes.
+        """Send one message; yield `(number, status, text)` of each part as it arrives; of text, the last `keep` bytes.
 
         A channel that was not read to the end of the answer is closed: what is left in it would spoil the next one.
         """

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import paramiko
+from paramiko.pkey import UnknownKeyType
 
 from reconciler.connections.known_hosts import HostKey, KnownHosts
 from reconciler.connections.process import BECOME, ProcessChannel
@@ -96,9 +98,9 @@ def _way(name: str, settings: Mapping[str, Any]) -> _Way:
         address,
         port,
         settings.get("user") or found.get("user") or os.environ.get("USER") or "root",
-        [os.path.expanduser(k) for k in keys or [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]],
+        [_home(k) for k in keys or [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]],
         bool(settings.get("identityFile")) or found.get("identitiesonly", "no") == "yes",
-        [os.path.expanduser(k) for k in known or ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")]
+        [_home(k) for k in known or ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")]
         + found.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts").split(),
         key_name if port == 22 or "hostkeyalias" in found else f"[{key_name}]:{port}",
         [] if jump == "none" else jump.split(","),
@@ -107,8 +109,10 @@ def _way(name: str, settings: Mapping[str, Any]) -> _Way:
     )
 
 
-def _hops(way: _Way) -> Iterator[_Way]:
+def _hops(way: _Way, depth: int = 0) -> Iterator[_Way]:
     """The hosts on the way, the nearest first; of the first one also those that its own configuration names."""
+    if depth > MAX_JUMPS:
+        raise ConnectError(f"more than {MAX_JUMPS} hosts on the way; ProxyJump runs in circles.")
     for number, hop in enumerate(way.jump):
         user, _, where = hop.removeprefix("ssh://").rpartition("@")
         host, port = where, ""
@@ -125,7 +129,7 @@ def _hops(way: _Way) -> Iterator[_Way]:
         settings |= {"address": host, "user": user, "port": port.removeprefix(":")}
         found = _way(f"{way.name} (by way of {host})", settings)
         if number == 0:
-            yield from _hops(found)
+            yield from _hops(found, depth + 1)
         yield found
 
 
@@ -134,9 +138,7 @@ def _paramiko(name: str, settings: Mapping[str, Any], command: str) -> _SshChann
     try:
         through = None
         way = _way(name, settings)
-        for number, one in enumerate([*_hops(way), way]):
-            if number > MAX_JUMPS:
-                raise ConnectError(f"{name}: more than {MAX_JUMPS} hosts on the way; ProxyJump runs in circles.")
+        for one in (*_hops(way), way):
             through = _transport(one, through)
             transports.append(through)
             _verify(one, through.get_remote_server_key())
@@ -193,9 +195,9 @@ def _socket(way: _Way, through: paramiko.Transport | None) -> Any:
     inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     inner.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        ("TCP_KEEPIDLE", 5),
-        ("TCP_KEEPINTVL", 5),
-        ("TCP_KEEPCNT", SILENT_SECONDS // 5),
+        ("TCP_KEEPIDLE", SILENT_SECONDS // 4),
+        ("TCP_KEEPINTVL", SILENT_SECONDS // 4),
+        ("TCP_KEEPCNT", 3),
         ("TCP_USER_TIMEOUT", SILENT_SECONDS * 1000),
     ):
         if hasattr(socket, option):
@@ -215,10 +217,8 @@ class _PromptSocket:
         return content
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it is broken already
             self._inner.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is broken already
         self._inner.close()
 
     def __getattr__(self, name: str) -> Any:
@@ -347,7 +347,7 @@ def _private_key(file: str) -> paramiko.PKey | None:
         return None
     try:
         return paramiko.PKey.from_path(file)
-    except (paramiko.UnknownKeyType, TypeError):
+    except (UnknownKeyType, TypeError):
         raise paramiko.SSHException from None
 
 
@@ -371,7 +371,7 @@ def _looked_up(file: str | None, alias: str) -> dict[str, Any]:
     Raises:
         ConnectError: it cannot be read.
     """
-    path = os.path.expanduser(file or "~/.ssh/config")
+    path = _home(file or "~/.ssh/config")
     try:
         return dict(_once(_config, path).lookup(alias))
     except FileNotFoundError:
@@ -382,6 +382,11 @@ def _looked_up(file: str | None, alias: str) -> dict[str, Any]:
         raise ConnectError(f"the SSH configuration {path} cannot be read: {error.strerror}.") from None
     except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize, ImportError, UnicodeDecodeError) as error:
         raise ConnectError(f"the SSH configuration {path}: {error}") from None
+
+
+def _home(path: str) -> str:
+    """A path with `~` replaced; one that names an unknown user stays as it is."""
+    return os.path.expanduser(path)  # noqa: PTH111  Path.expanduser raises there
 
 
 def _family(kind: str) -> str:

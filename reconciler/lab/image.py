@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-_PASSWD: Final = """\
+_ACCOUNTS: Final = """\
 root:x:0:0:root:/root:/bin/bash
 daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
 www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
@@ -57,9 +57,9 @@ def make_image(root: Path, name: str, *, extra: dict[str, str] | None = None) ->
     for folder in _FOLDERS.split():
         (root / folder).mkdir(parents=True)
     texts = {
-        "etc/passwd": _PASSWD,
+        "etc/passwd": _ACCOUNTS,
         "etc/group": _GROUP,
-        "etc/shadow": "".join(f"{line.split(':')[0]}:*:20000:0:99999:7:::\n" for line in _PASSWD.splitlines()),
+        "etc/shadow": "".join(f"{line.split(':')[0]}:*:20000:0:99999:7:::\n" for line in _ACCOUNTS.splitlines()),
         "etc/gshadow": "".join(f"{line.split(':')[0]}:*::\n" for line in _GROUP.splitlines()),
         "etc/hostname": f"{name}\n",
         "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {name}\n",

@@ -21,6 +21,7 @@ class JsonLines:
         self._lock = threading.Lock()
 
     def __call__(self, event: str, **fields: Any) -> None:
+        """See `Emit`."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = canonical({"version": VERSION, "event": event, "at": at, **fields})
         with self._lock:

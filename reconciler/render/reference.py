@@ -74,7 +74,7 @@ def _rows(node: Node, whole: Node, prefix: str, above: tuple[str, ...]) -> Itera
     for name, field in node.get("properties", {}).items():
         path = f"{prefix}{name}"
         default = "required" if name in required else _default(field)
-        yield f"| `{path}` | {_type_text(field, whole)} | {default} | {_meaning(field)} |"
+        yield _row(f"`{path}`", _type_text(field, whole), default, _meaning(field))
         for reference, inner, mark in _inner(field, whole):
             if reference not in above:
                 yield from _rows(inner, whole, f"{path}{mark}.", (*above, reference))
@@ -144,7 +144,7 @@ def _meaning(field: Node) -> str:
     low, high = field.get("minimum"), field.get("maximum")
     if low is not None and high is not None:
         parts.append(f"From {low} to {high}.")
-    return _cell(" ".join(dict.fromkeys(filter(None, parts))))
+    return _prose(" ".join(dict.fromkeys(filter(None, parts))))
 
 
 # ------------------------------------------------------------------------------------------------ resource types
@@ -163,9 +163,7 @@ def _type(one: ResourceType[Any]) -> str:
     if one.is_audit:
         out.append("An **audit**: it only looks. What it finds is shown, and never changed.\n")
     out.append(f"Named by {', '.join(f'`{name}`' for name in identity)}.\n")
-    rows = [
-        f"| `{a}` | {_type_text(fields[a], whole)} | {_meaning(fields[a])} |" for a in alias.values() if a in compared
-    ]
+    rows = [_row(f"`{a}`", _type_text(fields[a], whole), _meaning(fields[a])) for a in alias.values() if a in compared]
     if rows:
         title = "looked at" if one.is_audit else "compared"
         out += [f"| {title} | type | meaning |", "| --- | --- | --- |", *rows, ""]
@@ -194,8 +192,8 @@ def _prose(text: str) -> str:
     )
 
 
-def _cell(text: str) -> str:
-    return _prose(" ".join(text.split())).replace("|", r"\|")
+def _row(*cells: str) -> str:
+    return "".join(f"| {' '.join(cell.split())} ".replace("|", r"\|").replace(r"\|", "|", 1) for cell in cells) + "|"
 
 
 def _json(value: Any) -> str:

@@ -57,7 +57,9 @@ def errors_console() -> Console:
 
 def clean(text: str) -> str:
     """Text with control characters made visible, so that it cannot steer a terminal."""
-    return _CONTROL.sub(lambda m: f"\\x{ord(m.group()):02x}" if ord(m.group()) < 256 else f"\\u{ord(m.group()):04x}", text)
+    return _CONTROL.sub(
+        lambda m: f"\\x{ord(m.group()):02x}" if ord(m.group()) < 256 else f"\\u{ord(m.group()):04x}", text
+    )
 
 
 # ------------------------------------------------------------------------------------------------ plans
@@ -181,7 +183,10 @@ def _summary(plan: Plan) -> Text:
     extras = _extras(plan)
     if plan.empty:
         what = "No changes." if not plan.unknown else "No changes in what could be seen."
-        return Text(f"{what} {plan.unchanged} objects are as desired{extras}.", style="bold green" if not plan.unknown else "bold")
+        return Text(
+            f"{what} {plan.unchanged} objects are as desired{extras}.",
+            style="bold green" if not plan.unknown else "bold",
+        )
     counts = ", ".join(f"{plan.count(a)} to {a.value}" for a in _SIGN if plan.count(a))
     return Text(f"Plan: {counts}; {plan.unchanged} unchanged{extras}.", style="bold")
 
@@ -238,6 +243,7 @@ class Live:
             yield self
 
     def __call__(self, event: str, **fields: Any) -> None:
+        """See `Emit`."""
         with self._lock:
             match event:
                 case "probe_started":

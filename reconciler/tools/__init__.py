@@ -1,0 +1,1 @@
+"""What is used by hand rather than planned."""

@@ -81,7 +81,7 @@ def neighbours(sql: str) -> set[str]:
             text = RawStream()(script if node is not None else value)
             if text and "None" not in text and len(nodes(parse_sql(text))) < size:
                 found.add(text)
-        except Exception:       # noqa: BLE001 - an edit that takes too much fails in any way that pglast likes
+        except Exception:       # an edit that takes too much fails in any way that pglast likes
             continue
         finally:
             if node is not None:

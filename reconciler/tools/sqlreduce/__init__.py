@@ -1,9 +1,7 @@
 """The smallest query that still fails the same way.
 
-    from reconciler.tools.sqlreduce import PostgresOracle, reduce
-
-    with PostgresOracle("dbname=shop") as oracle:
-        print(reduce("SELECT ...", oracle).minimal)
+>>> with PostgresOracle("dbname=shop") as oracle:   # doctest: +SKIP
+...     print(reduce("SELECT ...", oracle).minimal)
 """
 
 from __future__ import annotations

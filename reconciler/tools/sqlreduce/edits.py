@@ -18,17 +18,22 @@ from pglast.parser import parse_sql
 
 from reconciler.tools.sqlreduce.tree import Node, Place, Script, Unprintable, fields, to_sql, walk, with_item
 
-EXPRESSIONS = frozenset("""
-A_ArrayExpr A_Const A_Expr A_Indirection BoolExpr BooleanTest CaseExpr CoalesceExpr CollateClause ColumnRef
-CurrentOfExpr FuncCall GroupingFunc JsonArrayAgg JsonArrayConstructor JsonArrayQueryConstructor JsonFuncExpr
-JsonIsPredicate JsonObjectAgg JsonObjectConstructor JsonParseExpr JsonScalarExpr JsonSerializeExpr MinMaxExpr
-NamedArgExpr NullTest ParamRef RowExpr SQLValueFunction SubLink TypeCast XmlExpr XmlSerialize
-""".split())
-RELATIONS = frozenset("""
-JoinExpr JsonTable RangeFunction RangeSubselect RangeTableFunc RangeTableSample RangeVar
-""".split())
+EXPRESSIONS = frozenset({
+    "A_ArrayExpr", "A_Const", "A_Expr", "A_Indirection", "BoolExpr", "BooleanTest", "CaseExpr",
+    "CoalesceExpr", "CollateClause", "ColumnRef", "CurrentOfExpr", "FuncCall", "GroupingFunc",
+    "JsonArrayAgg", "JsonArrayConstructor", "JsonArrayQueryConstructor", "JsonFuncExpr",
+    "JsonIsPredicate", "JsonObjectAgg", "JsonObjectConstructor", "JsonParseExpr", "JsonScalarExpr",
+    "JsonSerializeExpr", "MinMaxExpr", "NamedArgExpr", "NullTest", "ParamRef", "RowExpr",
+    "SQLValueFunction", "SubLink", "TypeCast", "XmlExpr", "XmlSerialize",
+})
+RELATIONS = frozenset({
+    "JoinExpr", "JsonTable", "RangeFunction", "RangeSubselect", "RangeTableFunc", "RangeTableSample",
+    "RangeVar",
+})
 # Enumerations that say what a construct is, rather than a variant of it.
-IDENTITY = frozenset({"op", "isnull", "kind", "boolop", "contype", "subLinkType", "funcformat", "limitOption", "location"})
+IDENTITY = frozenset(
+    {"op", "isnull", "kind", "boolop", "contype", "subLinkType", "funcformat", "limitOption", "location"}
+)
 MANY = 60                               # nodes below which every descendant is tried in place of its ancestor
 BODY = 12                               # characters from which the body of a function is looked into
 MINIMUM_PARTS = 5                       # of a block, with the semicolons and keywords between them
@@ -251,11 +256,11 @@ def _constants(root: Root, place: Place) -> Iterator[Edit]:
     node = place.node
     if type(node).__name__ == "A_Const":
         value = node.val
-        if isinstance(value, ast.String) and len(value.sval) >= LONG:
+        if isinstance(value, ast.String) and len(value.sval or "") >= LONG:
             yield Edit("constant", ("constant", id(value)), ((value, "sval", ""),), ())
         elif isinstance(value, ast.Integer) and abs(value.ival or 0) >= 10 ** LONG:
             yield Edit("constant", ("constant", id(value)), ((value, "ival", 1),), ())
-        elif isinstance(value, ast.Float) and len(value.fval) > LONG:
+        elif isinstance(value, ast.Float) and len(value.fval or "") > LONG:
             yield Edit("constant", ("constant", id(value)), ((node, "val", ast.Integer(ival=1)),), ())
         if node.isnull:
             return
@@ -302,7 +307,7 @@ def _without_parts(text: str) -> Iterator[str]:
         return
     for start, stop in segments(len(parts)):
         yield "".join(parts[:start] + parts[stop:]).strip()
-    for at in range(0, len(parts) - 1):
+    for at in range(len(parts) - 1):
         if parts[at + 1] == ";":
             yield "".join(parts[:at] + parts[at + 2:]).strip()
     for at, part in enumerate(parts):

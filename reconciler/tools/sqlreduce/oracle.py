@@ -77,6 +77,7 @@ class Failure:
         source: where in the server's source the error was raised, as `file:line:function`.
         stage: how far the query came: to its parsing (names and types are looked up), its planning, or its run;
             empty where the oracle does not know.
+        exact: only a failure with the same first line counts as this one.
     """
 
     message: str
@@ -85,6 +86,7 @@ class Failure:
     source: str = ""
     kind: Kind = "error"
     stage: Literal["parse", "plan", "run", ""] = ""
+    exact: bool = False
 
     def __str__(self) -> str:
         return {"error": "ERROR:  ", "timeout": "ERROR:  ", "crash": "CRASH:  "}[self.kind] + self.message
@@ -162,7 +164,7 @@ class Match:
     @property
     def kind(self) -> Kind:
         """The kind of failure that is reduced."""
-        if self.mode == "crash" or self.mode == "timeout":
+        if self.mode in ("crash", "timeout"):
             return self.mode
         return "error"
 

@@ -97,7 +97,7 @@ class PostgresOracle:
             result = self._one(job)
         if result.failure is None:
             raise NoError("The query raises no error.")
-        self.target = replace(result.failure, stage=result.stage)
+        self.target = replace(result.failure, stage=result.stage, exact=self.match.mode == "message")
         if self.target.sqlstate == "55P03" and "ProcessInterrupts" in self.target.source:
             raise WrongTarget(f"The query waits for a lock that others hold: {self.target.message}.")
         problem = self.match.accepts(self.target)

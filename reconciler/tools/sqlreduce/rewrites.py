@@ -152,7 +152,7 @@ def _inline(root: Root, place: Place, ctes: list[Place]) -> Iterator[Edit]:
         if clause is None or clause.parent is None or clause.node.recursive or place.node.schemaname \
                 or cte.node.ctename != place.node.relname or place.below(cte):
             continue
-        read = getattr(cte.node.ctequery, "fromClause", None) or ()
+        read: Any = getattr(cte.node.ctequery, "fromClause", None) or ()
         if len(read) == 1 and isinstance(read[0], ast.RangeVar):
             table = ast.RangeVar(schemaname=read[0].schemaname, relname=read[0].relname, inh=True,
                                  relpersistence="p", alias=place.node.alias)
@@ -160,12 +160,9 @@ def _inline(root: Root, place: Place, ctes: list[Place]) -> Iterator[Edit]:
         alias = place.node.alias or ast.Alias(aliasname=place.node.relname)
         inner = ast.RangeSubselect(lateral=False, subquery=cte.node.ctequery, alias=alias)
         edit = replaced(root, place, "inline", inner)
-        holder, _, value = edit.changes[0]
         rest = with_item(clause.node.ctes, cte.index)
-        if holder is clause.node:
-            continue
         drop: Change = (clause.node, "ctes", rest) if rest else (clause.parent.node, clause.field, None)
-        yield Edit("inline", ("inline", id(place.node), id(cte.node)), ((*edit.changes[0][:2], value), drop), ())
+        yield Edit("inline", ("inline", id(place.node), id(cte.node)), (*edit.changes, drop), ())
 
 
 def _short_names(places: list[Place]) -> Iterator[Edit]:
@@ -178,8 +175,8 @@ def _short_names(places: list[Place]) -> Iterator[Edit]:
         if getattr(node, "schemaname", None):
             schemas.append((node, "schemaname", None))
         for field in ("funcname", "names", "fields"):
-            names = getattr(node, field, None)
-            if isinstance(names, tuple) and len(names) > 1 and names[0:-1] \
+            names: Any = getattr(node, field, None)
+            if isinstance(names, tuple) and len(names) > 1 \
                     and all(isinstance(item, ast.String) for item in names):
                 (columns if field == "fields" else schemas).append((node, field, names[-1:]))
         if isinstance(node, ast.ResTarget) and node.name and node.val is not None:
@@ -191,10 +188,12 @@ def _short_names(places: list[Place]) -> Iterator[Edit]:
 
 def _rename(place: Place, places: list[Place]) -> Iterator[Edit]:
     """A table loses its alias; its columns lose it, too, or name the table instead."""
-    alias, changes, last = place.node.alias.aliasname, [], []
+    alias = place.node.alias.aliasname
+    changes: list[Change] = []
+    last: list[Change] = []
     for other in places:
-        names = getattr(other.node, "fields", None)
-        if type(other.node).__name__ == "ColumnRef" and len(names) > 1 \
+        names: Any = getattr(other.node, "fields", None) or ()
+        if isinstance(other.node, ast.ColumnRef) and len(names) > 1 \
                 and isinstance(names[0], ast.String) and names[0].sval == alias:
             last.append((other.node, "fields", (ast.String(sval=place.node.relname), *names[1:])))
             changes.append((other.node, "fields", names[1:]))

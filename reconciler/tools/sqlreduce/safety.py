@@ -85,7 +85,8 @@ def statement_text(sql: str, raw: ast.RawStmt) -> str:
 def lasting(stmt: object) -> str:
     """Why a statement must not be run, as a sentence; empty if it may."""
     if isinstance(stmt, ast.TransactionStmt) and stmt.kind not in _FRAME | _INSIDE:
-        return f"{stmt.kind.name.removeprefix('TRANS_STMT_').replace('_', ' ')} outlives every rollback: refused."
+        name = stmt.kind.name if stmt.kind else ""
+        return f"{name.removeprefix('TRANS_STMT_').replace('_', ' ')} outlives every rollback: refused."
     if isinstance(stmt, ast.CopyStmt) and stmt.filename is not None:
         return (f"COPY with the {'program' if stmt.is_program else 'file'} {stmt.filename!r} acts outside "
                 "the database: refused. Use STDIN or STDOUT instead, the error may be the same.")

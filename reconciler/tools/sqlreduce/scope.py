@@ -9,6 +9,7 @@ from reconciler.tools.sqlreduce.oracle import Failure
 from reconciler.tools.sqlreduce.tree import Script, walk
 
 # What a column may be qualified with although no table of the query has this name.
+QUALIFIED = 2           # parts of the name of a column with its table
 _IMPLICIT = frozenset({"excluded", "new", "old"})
 
 
@@ -23,17 +24,17 @@ def dangling(script: Script) -> bool:
     for place in walk(script):
         node = place.node
         if isinstance(node, ast.ColumnRef):
-            first = node.fields[0]
-            if isinstance(first, ast.String):
-                if len(node.fields) == 2:
-                    wanted.add(first.sval)
-                plain = plain or len(node.fields) == 1
+            parts = node.fields or ()
+            if parts and isinstance(parts[0], ast.String):
+                if len(parts) == QUALIFIED:
+                    wanted.add(parts[0].sval or "")
+                plain = plain or len(parts) == 1
         for name in ("relname", "ctename", "aliasname", "funcname", "name", "defname"):
             value = getattr(node, name, None)
             if isinstance(value, str):
                 tables.add(value)
             elif isinstance(value, tuple):
-                tables.update(item.sval for item in value if isinstance(item, ast.String))
+                tables.update(item.sval or "" for item in value if isinstance(item, ast.String))
         if type(node).__name__.startswith("Range") or not isinstance(script[0].stmt, ast.SelectStmt):
             relations = True
     return not wanted <= tables or (plain and not relations)
@@ -45,7 +46,7 @@ def required_text(sql: str, target: Failure) -> str:
     Returns:
         a part of the query; empty if nothing is certain
     """
-    if target.stage != "parse" or not target.position:
+    if not target.exact or target.stage != "parse" or not target.position:
         return ""
     tokens = scan(sql)
     for at, token in enumerate(tokens):
@@ -68,4 +69,4 @@ def lead(sql: str, target: Failure) -> str:
     """
     first, newline, _ = sql.partition("\n")
     quoted = target.first_line.rpartition('"')[2]
-    return first + newline if newline and first and quoted == first else ""
+    return first + newline if target.exact and newline and first and quoted == first else ""

@@ -33,8 +33,10 @@ BROKEN = 0.2            # an edit that gives another error says less about what 
 TINY = 0.05             # the gain of an edit that takes no node: it waits until the big ones are through
 BLAME = {"clear": 1.0, "drop": 1.0, "null": 0.7, "hoist": 0.5, "select": 0.3}
 STAKE = {"clear": 0.5, "drop": 0.7}     # a clause or an item hangs together: it is needed or not as one
-TRUST = {"clear": 1.0, "drop": 1.0, "flatten": 0.8, "hoist": 0.7, "select": 0.6, "null": 0.7, "flag": 0.5, "name": 0.3, "names": 2.0,
-         "alias": 0.5, "move": 0.5, "inline": 0.5, "body": 0.5, "constant": 0.3}
+TRUST = {
+    "clear": 1.0, "drop": 1.0, "flatten": 0.8, "hoist": 0.7, "select": 0.6, "null": 0.7, "move": 0.5, "inline": 0.5,
+    "body": 0.5, "names": 2.0, "alias": 0.5, "flag": 0.5, "name": 0.3, "constant": 0.3,
+}
 
 _ALWAYS = frozenset({"pg_catalog"})       # the parser itself puts it before the names of some types
 REWRITES = frozenset({"select", "move", "inline", "flatten", "alias"})
@@ -88,7 +90,7 @@ class Search:
             size, names = weigh(printed, parse_sql(printed))
             self.size = max(self.size, size, key=lambda size: size.cost)
             self.input_names |= names
-        self.input_names |= {p.node.sval for p in walk(self.root.script) if isinstance(p.node, ast.String)}
+        self.input_names |= {p.node.sval or "" for p in walk(self.root.script) if isinstance(p.node, ast.String)}
         self.places = walk(self.root.script)
         self.in_order = self.size.nodes <= SMALL
         self.rates: dict[str, list[float]] = {kind: [2.0 * rate, 2.0] for kind, rate in TRUST.items()}
@@ -280,7 +282,9 @@ class Search:
         size, names = weigh(sql, script)
         if "None" in sql and "None" not in self.input_names and re.search(r"\bNone\b", sql):
             return None
-        if not size.improves(self.size, edit.kind in REWRITES) or not names <= self.input_names or not self.allowed(script):
+        if not size.improves(self.size, edit.kind in REWRITES) or not names <= self.input_names:
+            return None
+        if not self.allowed(script):
             return None
         if self.required not in sql or (self.resolved and dangling(script)):
             return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import psycopg
-from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.pq import DiagnosticField, ExecStatus, PGconn, Ping
 
 from reconciler.tools.sqlreduce.oracle import Failure, ServerUnavailable
 
@@ -69,32 +69,40 @@ class Session:
         self.dsn, self.timeout = dsn, timeout
         self.begin: tuple[bytes, ...] = (b"BEGIN TRANSACTION READ ONLY",)
         self.stage: Stage = "run"
-        self.connection = self._connect(connect_within)
         self.pipeline = False
-        self.round_trip = self._settings()
+        self.connection, self.round_trip = self._connect(connect_within)
 
-    def _connect(self, within: float) -> psycopg.Connection[Any]:
-        deadline = time.monotonic() + within
+    def _connect(self, within: float) -> tuple[psycopg.Connection[Any], float]:
+        """Connects and sets the timeouts; waits for a server that is starting, as after a crash.
+
+        Returns:
+            the connection, and the seconds that one round trip took
+        Raises:
+            ServerUnavailable: there is no server
+        """
+        start = time.monotonic()
         while True:
             try:
-                return psycopg.connect(self.dsn, autocommit=True, fallback_application_name="reconciler sqlreduce",
-                                       connect_timeout=10)
+                connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=10,
+                                             fallback_application_name="reconciler sqlreduce")
+                return connection, self._settings(connection)
             except psycopg.OperationalError as error:
-                if time.monotonic() >= deadline:
+                starting = PGconn.ping(self.dsn.encode()) == Ping.REJECT
+                if time.monotonic() - start >= (max(within, PATIENCE) if starting else within):
                     raise ServerUnavailable(f"Cannot connect to PostgreSQL: {str(error).strip()}") from error
                 time.sleep(PAUSE)
             except psycopg.ProgrammingError as error:
                 raise ServerUnavailable(f"The connection string is wrong: {str(error).strip()}") from error
 
-    def _settings(self) -> float:
+    def _settings(self, connection: psycopg.Connection[Any]) -> float:
         """Sets the timeouts; they come back by themselves after a rollback.
 
         Returns:
-            seconds that this round trip took
+            seconds that this took
         """
         start = time.monotonic()
         limit = max(1, round(self.timeout * 1000))
-        self.connection.execute(
+        connection.execute(
             "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
             " set_config('idle_in_transaction_session_timeout', %s, false),"
             " set_config('standard_conforming_strings', 'on', false)",
@@ -107,7 +115,7 @@ class Session:
         if timeout != self.timeout:
             self.timeout = timeout
             self._leave_pipeline()
-            self._settings()
+            self._settings(self.connection)
 
     def _leave_pipeline(self) -> None:
         if self.pipeline:
@@ -256,7 +264,6 @@ class Session:
     # --- plain mode
 
     def _plain(self, job: Job) -> Result:
-        pgconn = self.connection.pgconn
         deadline = time.monotonic() + self.timeout * len(job.statements) * 3 + PATIENCE
         try:
             self._leave_pipeline()

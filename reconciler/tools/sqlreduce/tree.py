@@ -126,8 +126,11 @@ def with_item(value: tuple[Any, ...], path: tuple[int, ...], *replacement: Any) 
     return (*value[:at], *replacement, *value[at + 1:])
 
 
-_AROUND_CASTS = frozenset("A_ArrayExpr A_Expr BoolExpr BooleanTest CaseExpr CaseWhen CoalesceExpr FuncCall JoinExpr"
-                          " MinMaxExpr NullTest ResTarget RowExpr SelectStmt SortBy TypeCast".split())
+_AROUND_CASTS = frozenset({
+    "A_ArrayExpr", "A_Expr", "BoolExpr", "BooleanTest", "CaseExpr", "CaseWhen", "CoalesceExpr",
+    "FuncCall", "JoinExpr", "MinMaxExpr", "NullTest", "ResTarget", "RowExpr", "SelectStmt", "SortBy",
+    "TypeCast",
+})
 
 
 class _TooDeep(Exception):
@@ -137,7 +140,7 @@ class _TooDeep(Exception):
         self.key, self.node = key, node
 
 
-class Printer(RawStream):  # type: ignore[misc]
+class Printer(RawStream):
     """Prints a tree whatever its depth: below a limit a node is printed first by itself and then inserted.
 
     `printed` remembers such texts. What surrounds a node decides about its parentheses and is part of the key.

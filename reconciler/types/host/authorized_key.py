@@ -6,9 +6,9 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from reconciler.errors import ProbeFailed
 from reconciler.fields import Account, Line, Rule
@@ -45,34 +45,43 @@ KeyMaterial = Annotated[
     Rule(rf"(?:{_TYPE}) [A-Za-z0-9+/]+={{0,3}}", "type and key as in id_ed25519.pub: ssh-ed25519 AAAA...", 16384),
     AfterValidator(_whole),
 ]
-PublicKey = Annotated[
-    str,
-    Rule(
-        rf"(?:{_TYPE}) [A-Za-z0-9+/]+={{0,3}}(?: [^\u0000-\u001f\u007f\u2028\u2029]*)?",
-        "one line as in id_ed25519.pub: ssh-ed25519 AAAA... alice@laptop",
-        16384,
-    ),
-    AfterValidator(_whole),
-]
-"""For kinds: a line of a .pub file."""
+_LINE = re.compile(rf"(?:(.*?)[ \t]+)?((?:{_TYPE})[ \t]+[A-Za-z0-9+/]+={{0,3}})(?:[ \t]+(.*))?")
 
 
-def split(public_key: str) -> tuple[str, str]:
-    """A line of a .pub file as key material and comment (may be empty)."""
-    kind, blob, *comment = public_key.split(" ", 2)
-    return f"{kind} {blob}", comment[0].strip() if comment else ""
+def split(line: str) -> tuple[str, str, str]:
+    """A line of authorized_keys, or of a .pub file: options, type and key, comment. Options and comment may be empty.
+
+    Raises:
+        ValueError: there is no key in it.
+    """
+    found = _LINE.fullmatch(line.strip())
+    if found is None:
+        raise ValueError("is not allowed here. Write one line as in id_ed25519.pub: ssh-ed25519 AAAA... alice@laptop.")
+    return found[1] or "", " ".join(found[2].split()), (found[3] or "").strip()
 
 
 class AuthorizedKey(Spec):
     """A public key in the authorized_keys of a user, with what sshd wants of its permissions."""
 
     user: Annotated[Account, IDENTITY]
-    key: Annotated[KeyMaterial, IDENTITY] = Field(description="Type and base64 text.")
+    key: Annotated[KeyMaterial, IDENTITY] = Field(
+        description="Type and base64 text. A whole line of authorized_keys is taken apart into key, options, comment."
+    )
     comment: Line | None = Field(None, description="What follows the key; mostly whose it is.")
-    options: Line | None = Field(None, description='What precedes it, such as `restrict,command="..."`.')
+    options: Line | None = Field(
+        None, description='What precedes it, such as `restrict,command="..."`; none by default.'
+    )
     permissions: Literal["private"] = Field(
         "private", description="Folder and file belong to the user, and nobody else can write there."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_apart(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or not isinstance(fields.get("key"), str):
+            return fields
+        options, key, comment = split(fields["key"])
+        return {"options": options} | ({"comment": comment} if comment else {}) | fields | {"key": key}
 
 
 READ = """

@@ -29,13 +29,15 @@ class Block(Spec):
 
     path: Annotated[AbsolutePath, IDENTITY]
     name: Annotated[BlockName, IDENTITY] = Field(description="Stands in the marks.")
-    text: str = Field(description="The lines between the marks.")
+    text: str | None = Field(None, description="The lines between the marks.")
     comment: Annotated[CommentPrefix, CONTROL] = Field("#", description="What starts a comment line in that file.")
     create: Annotated[bool, CONTROL] = Field(True, description="Make the file if it is missing.")
 
     @field_validator("text")
     @classmethod
-    def _ended(cls, text: str) -> str:
+    def _ended(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
         if BEGIN in text or END in text:
             raise ValueError(f'holds "{BEGIN.strip()}" or "{END.strip()}", which are kept for the marks.')
         return text if text.endswith("\n") or not text else text + "\n"
@@ -122,8 +124,9 @@ else
 fi"""
         f"{SAVE}",
         (*arguments, "1" if block.create else ""),
-        stdin=block.text,
-        title=f"{'add' if change.before is None else 'replace'} the block {block.name} in {block.path}",
+        stdin=block.text or "",
+        title=f"{'add' if change.before is None else 'replace'} the block {block.name} "
+        f"{'to' if change.before is None else 'in'} {block.path}",
     )
 
 

@@ -124,7 +124,7 @@ def steps(change: Change[Directory]) -> Iterable[Step]:
             (path, mode or "", owner, group),
             title=f"set {path} to {_access(mode or '', owner, group)}",
         )
-    strangers = tuple(change.before["strangers"]) if change.before and "strangers" in change.changed else ()
+    strangers = tuple(change.before["strangers"] or ()) if change.before and "strangers" in change.changed else ()
     if strangers:
         yield Sh(
             f'inside "$1/."\n{REFUSE}d=$ROOT$1; shift\ncd -P -- "$d"\nfor n; do rm -f -- "$n"; done',
@@ -144,7 +144,7 @@ def risk(change: Change[Directory]) -> Risk | None:
         if "type" in change.changed:
             return Risk("data-loss", f"a {change.before['type']} is in the way; apply refuses to replace it")
         if "strangers" in change.changed:
-            count = len(change.before["strangers"])
+            count = len(change.before["strangers"] or ())
             return Risk("data-loss", f"{count} file{'s' * (count != 1)} that nothing describes will be removed")
     return lock_out(change.spec.path + "/")
 

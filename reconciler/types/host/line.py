@@ -35,7 +35,10 @@ if [ ! -e "$f" ] || ! cmp -s "$w/old" "$w/new"; then base64 "$w/new" >"$w/64"; p
 """Ends an edit: `$w/new` takes the place of the file."""
 
 FIND = """matching() {
-    { [ -z "$3" ] || grep -naE -e "$3" -- "$1" || :; grep -naxF -e "$2" -- "$1" || :; } | cut -d : -f 1 | sort -nu
+    {
+        [ -z "$3" ] || grep -naE -e "$3" -- "$1" || :
+        [ -z "$2" ] || grep -naxF -e "$2" -- "$1" || :
+    } | cut -d : -f 1 | sort -nu
 }
 """
 """`matching FILE LINE REGEX`: the numbers of the lines that are this line, or match."""
@@ -46,7 +49,7 @@ class Line(Spec):
 
     path: Annotated[AbsolutePath, IDENTITY]
     name: Annotated[TextLine, IDENTITY] = Field(description="Tells the lines of one file apart.")
-    line: TextLine
+    line: TextLine | None = Field(None, description="The line.")
     match: Annotated[TextLine | None, CONTROL] = Field(
         None, description="A POSIX extended regular expression: the line that it matches is the one that is meant."
     )
@@ -54,12 +57,12 @@ class Line(Spec):
 
 def probe(lines: Sequence[Line]) -> Probe:
     """For each line, the lines of the file that are it or match it; two greps each, one without `match`."""
-    arguments = [word for line in lines for word in (line.path, line.line, line.match or "")]
+    arguments = [word for line in lines for word in (line.path, line.line or "", line.match or "")]
     (reply,) = yield [
         Script(
             'while [ $# -gt 0 ]; do if [ -f "$ROOT$1" ]; then\n'
             '[ -z "$3" ] || grep -naE -e "$3" -- "$ROOT$1" || [ $? -eq 1 ] || { printf "%s" "$1: $3"; exit 2; }\n'
-            'grep -naxF -e "$2" -- "$ROOT$1"; fi; printf "\\0"; shift 3; done; exit 0',
+            '[ -z "$2" ] || grep -naxF -e "$2" -- "$ROOT$1"; fi; printf "\\0"; shift 3; done; exit 0',
             arguments,
         )
     ]
@@ -79,7 +82,7 @@ def _state(found: str) -> State | None:
 def steps(change: Change[Line]) -> Iterable[Step]:
     """One edit on the host: read, change, rename. The first line that is meant is replaced, more of them go."""
     line = change.spec
-    arguments = (line.path, line.line, line.match or "")
+    arguments = (line.path, line.line or "", line.match or "")
     if change.after is None:
         yield Sh(
             f"{OPEN}{FIND}"

@@ -35,6 +35,13 @@ Reason = Annotated[str, Rule(r"[^\u0000-\u001f\u007f\u2028\u2029]+", "why it is 
 
 SUFFIXES: Final = (".service", ".socket", ".timer", ".path")
 """What a unit that is given by the first part of its name may be."""
+PROGRAM_FOLDERS: Final = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
+"""Where a process runs from that is recognised by its name alone."""
+
+
+def is_exact(binary: str) -> bool:
+    """Whether this is one absolute path, not a name or a pattern."""
+    return binary.startswith("/") and not set(binary) & set("*?[]")
 
 
 class SoftwareItem(Spec):
@@ -69,6 +76,10 @@ class SoftwareItem(Spec):
     def process_names(self) -> Sequence[str]:
         """Names of running programs."""
         return (self.name,) if self.processes is None else self.processes
+
+    def process_paths(self) -> Sequence[str]:
+        """Where these programs usually lie."""
+        return [f"{folder}/{name}" for name in self.process_names() for folder in PROGRAM_FOLDERS]
 
 
 _UNIT_SUFFIXES: Final = (*SUFFIXES, ".mount", ".automount", ".swap", ".target", ".slice")
@@ -149,20 +160,14 @@ PROCESSES: Final = r"""
     for folder in /proc/[0-9]*; do
         read -r name <"$folder/comm" && printf '%s\t%s\n' "${folder#/proc/}" "$name"
     done
-    QUOTING_STYLE=shell-escape-always stat -c '%N' -- /proc/[0-9]*/exe
+    find /proc/[0-9]*/exe -maxdepth 0 -printf '%h\t%l\t\n'
 } | awk -F '\t' '
     BEGIN { for (i = 1; i < ARGC; i++) wanted[ARGV[i]]; ARGC = 1 }
+    { sub(/^\/proc\//, "", $1) }
     NF == 2 { for (name in wanted)
-        if ($2 == substr(name, 1, 15) || index($2, name ":") == 1) print $1 "\t" name "\t" ; next }
-    / -> / {
-        split($0, part, "\047")
-        split(part[2], number, "/")
-        exe = part[4]
-        plain = exe
-        sub(/ \(deleted\)$/, "", plain)
-        sub(/.*\//, "", plain)
-        if (plain in wanted) print number[3] "\t" plain "\t" exe
-    }'
+        if ($2 == substr(name, 1, 15) || index($2, name ":") == 1) print $1 "\t" name "\t" }
+    NF == 3 { plain = $2; sub(/ \(deleted\)$/, "", plain); sub(/.*\//, "", plain)
+        if (plain in wanted) print $1 "\t" plain "\t" $2 }' "$@"
 exit 0
 """
 
@@ -222,34 +227,36 @@ def findings(change: Change[Software]) -> Iterable[tuple[str, str, str]]:
     """One for each thing that was found."""
     spec, host = change.spec, change.resource.target
     reasons = {item.name: item.reason.rstrip(".") for item in spec.items}
-    removable = {path for item in spec.items for path in item.binary_names() if path.startswith("/")}
+    purged = {seen["item"] for seen in (change.before or {}).get("packages") or () if spec.enforce}
+    removed = {path for item in spec.items for path in item.binary_names() if spec.enforce and is_exact(path)}
+    ended = removed | {p for item in spec.items if spec.enforce for p in item.process_paths()}
     for difference in change.differences:
-        for seen in difference.before or ():
-            because = f"which is forbidden ({seen['item']}: {reasons[seen['item']]})."
+        for seen in difference.before:
             name, path = seen["name"], printable(seen.get("path", ""))
+            gone = "It goes with its package." if seen["item"] in purged else ""
             match difference.attribute:
                 case "packages":
                     what = f"the package {name} {seen['version']} is installed"
-                    fix = "" if spec.enforce else f"Run `apt-get purge {name}`"
+                    fix = "The plan removes it." if spec.enforce else f"Run `apt-get purge {name}`."
                     rule = "forbidden-package"
                 case "units":
                     what = f"the unit {name} is there as {path}"
-                    fix = "" if spec.enforce else f"Run `systemctl disable --now {name}` and remove what ships it"
+                    fix = (
+                        gone
+                        or f"Run `systemctl disable --now {name}` and remove the file, or the package that it is of."
+                    )
                     rule = "forbidden-unit"
                 case "binaries":
                     what = f"the program {path} is there"
-                    fix = (
-                        ""
-                        if spec.enforce and seen["path"] in removable
-                        else f"Remove the package of {path}, or the file"
-                    )
+                    fix = "The plan removes it." if seen["path"] in removed else gone
+                    fix = fix or f"Remove {path}, or the package that it is of."
                     rule = "forbidden-binary"
                 case _:
                     what = f"the process {seen['pid']} runs {path or name}"
-                    fix = f"End it: `kill {seen['pid']}`"
+                    plain = seen["path"].removesuffix(" (deleted)")
+                    fix = "The plan ends it." if plain in ended else f"End it: `kill {seen['pid']}`."
                     rule = "forbidden-process"
-            mend = f"{fix}." if fix else "The plan removes it."
-            yield rule, f"{host}: {what}, {because}", mend
+            yield rule, f"{host}: {what}, which is forbidden ({seen['item']}: {reasons[seen['item']]}).", fix
 
 
 TYPE = ResourceType("host.software", Software, probe, None, findings=findings)

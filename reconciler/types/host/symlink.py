@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from reconciler.fields import AbsolutePath, Rule
 from reconciler.model import IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, Step
 from reconciler.probe import expect
@@ -15,14 +17,17 @@ KINDS = {"l": "symbolic link", "f": "regular file", "d": "directory"}
 """What find's %y says."""
 
 
+LinkTarget = Annotated[
+    str, Rule(r"[^\u0000-\u001f\u007f]+", "where the link leads, absolute or relative to its folder", 4095)
+]
+
+
 class Symlink(Spec):
     """A symbolic link, replaced atomically."""
 
     path: Annotated[AbsolutePath, IDENTITY]
     type: Literal["symbolic link"] = "symbolic link"
-    to: Annotated[
-        str, Rule(r"[^\u0000-\u001f\u007f]+", "where the link leads, absolute or relative to its folder", 4095)
-    ]
+    to: LinkTarget | None = Field(None, description="Where it leads.")
 
 
 def probe(links: Sequence[Symlink]) -> Probe:
@@ -63,7 +68,7 @@ def steps(change: Change[Symlink]) -> Iterable[Step]:
         'ln -sT -- "$2" "$t"\n'
         'mv -fT -- "$t" "$ROOT$1" || { rm -f -- "$t"; exit 1; }\n'
         'sync -- "$ROOT${1%/*}/"',
-        (link.path, link.to),
+        (link.path, link.to or ""),
         title=f"link {link.path} -> {link.to}",
     )
 
@@ -81,7 +86,7 @@ def risk(change: Change[Symlink]) -> Risk | None:
 def needs(link: Symlink) -> Iterable[str]:
     """The folders that it lies in, and what it leads to."""
     yield from folders_above(link.path)
-    if link.to.startswith("/"):
+    if link.to and link.to.startswith("/"):
         yield f"path:{link.to}"
 
 

@@ -39,13 +39,13 @@ class Sysctl(Spec):
     """A kernel parameter, set at once and at every boot. White space between words does not matter."""
 
     key: Annotated[SysctlKey, IDENTITY]
-    value: SysctlValue = Field(description="What the running kernel uses.")
+    value: SysctlValue | None = Field(None, description="What the running kernel uses.")
     persisted: SysctlValue | None = Field(None, description="What is set at boot; the same by default.")
 
     @model_validator(mode="before")
     @classmethod
     def _at_boot_too(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and fields.get("persisted") is None and "value" in fields:
+        if isinstance(fields, dict) and fields.get("persisted") is None and fields.get("value"):
             return {**fields, "persisted": fields["value"]}
         return fields
 
@@ -115,7 +115,7 @@ def steps(change: Change[Sysctl]) -> Iterable[Step]:
             'rm -f -- "$ROOT$1"', (sysctl.file,), title=f"remove {sysctl.file} (the value stays until the next boot)"
         )
         return
-    if change.before is None or "value" in change.changed:
+    if sysctl.value and (change.before is None or "value" in change.changed):
         yield Sh(
             '[ "$OFFLINE" != 1 ] || exit 0\n'
             '[ -e "$1" ] || { echo "this kernel has no $1; is the module loaded?"; exit 1; }\n'
@@ -123,10 +123,10 @@ def steps(change: Change[Sysctl]) -> Iterable[Step]:
             (sysctl.kernel_file, sysctl.value),
             title=f"sysctl {sysctl.key}={sysctl.value}",
         )
-    if change.before is None or "persisted" in change.changed:
+    if sysctl.persisted and (change.before is None or "persisted" in change.changed):
         yield Sh(
             'inside "$1"\nmkdir -p -- "$ROOT${1%/*}"\nprintf "%s = %s\\n" "$2" "$3" | base64 | put "$1" 0644 root root',
-            (sysctl.file, sysctl.key, sysctl.persisted or sysctl.value),
+            (sysctl.file, sysctl.key, sysctl.persisted),
             title=f"write {sysctl.file}",
         )
 

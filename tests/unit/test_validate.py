@@ -1,0 +1,93 @@
+"""Validate: all problems at once, each with line, column and a fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.texts import FILE, HEAD, HOST, problems_of
+
+MOTD = "a.yaml:%s: File/motd: "
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (HOST + FILE + "  mod: '0644'\n", ["13:3: File/motd: spec.mod is not known. Did you mean mode?"]),
+        (HOST + FILE.replace("kind: File", "kind: Fiel"), ["7:7: Fiel/motd: there is no kind Fiel. Did you mean File?"]),
+        (HOST + FILE.replace("kind: File\n", ""), ["6:1: has no kind. Add `kind:`"]),
+        (HOST + FILE.replace("v1", "v2"), ['6:13: File/motd: apiVersion is "reconciler/v2". This version reads reconciler/v1.']),
+        (HOST + FILE.replace("[web1]", "[wbe1]"), ["11:11: File/motd: there is no Host/wbe1. Did you mean web1?"]),
+        (HOST + FILE.replace("[web1]", "5"), ["11:10: File/motd: spec.hosts is 5. Write a list or a mapping."]),
+        (HOST + FILE.replace("[web1]", ""), ["11:9: File/motd: spec.hosts is empty. Write a list or a mapping"]),
+        (HOST + FILE.replace("[web1]", "[5]"), ['11:11: File/motd: spec.hosts[0] is 5, not text. Quote it: "5".']),
+        (HOST + FILE.replace("[web1]", "{matchLabels: {role: db}}"), ["11:24: File/motd: no host carries the labels role: db."]),
+        (HOST + FILE.replace("[web1]", "{matchLabel: {}}"), ["spec.hosts.matchLabels is missing", "11:11: File/motd: spec.hosts.matchLabel is not known. Did you mean matchLabels?"]),
+        (HOST + FILE + "  mode: 0755\n", ['13:9: File/motd: spec.mode is 755, not text. Quote it: "0755".']),
+        (HOST + FILE + "  mode: rwx\n", ['13:9: File/motd: spec.mode is "rwx", which is not allowed here. Write the permissions']),
+        (HOST + FILE + "  mode: '0855'\n", ["13:9: File/motd: spec.mode"]),
+        (HOST + FILE + "  content: yes\n  sensitive: yes\n", ['14:14: File/motd: spec.sensitive is "yes", not true or false']),
+        (HOST + FILE + "  content: 1.10\n", ['13:12: File/motd: spec.content is 1.1. Write text or a mapping; as text: "1.10".']),
+        (HOST + FILE + "  content: {secretRfe: x}\n", ["secretRef is missing", "Did you mean secretRef?"]),
+        (HOST + FILE + "  content: x\nlifecycle: {adopt: never}\n", ['14:20: File/motd: lifecycle.adopt is "never". Did you mean Never?']),
+        (HOST + FILE + "  content: x\nlifecycle: {requires: [File/mtod]}\n", ["14:24: File/motd: there is no File/mtod. Did you mean File/motd?"]),
+        (HOST + FILE + "  content: x\nstatus: {}\n", ["14:1: File/motd: status is not known."]),
+        (HOST + FILE.replace("  name: motd", "  name: Motd"), ['9:9: File/Motd: metadata.name is "Motd", which is not allowed here.']),
+        ("- a\n", ["1:1: is not a mapping."]),
+        ("text\n", ["1:1: is not a mapping."]),
+        ("kind: [a]\n", ["1:1: has no kind."]),
+        (f"{HEAD}kind: File\nmetadata: 5\n", ["3:11: File/?: metadata is 5, not a mapping.", "spec is missing"]),
+        (f"{HEAD}kind: Host\nmetadata: {{name: a}}\nspec: {{connection: image}}\n", ["an image needs `root`"]),
+        (f"{HEAD}kind: Host\nmetadata: {{name: a}}\nspec: {{port: 70000}}\n", ["4:14: Host/a: spec.port"]),
+    ],
+)
+def test_mistakes(text: str, wanted: list[str], tmp_path: Path) -> None:
+    found = problems_of(tmp_path, text)
+    assert len(found) == len(wanted), found
+    for one in wanted:
+        assert any(one in shown for shown in found), found
+
+
+def test_all_problems_of_all_files_at_once_in_file_order(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(HOST + FILE + "  mod: x\n  onwer: y\n")
+    (tmp_path / "a.yaml").write_text(FILE.replace("motd", "issue") + "  group: 5\n---\n" + FILE.replace("File", "Flie"))
+    found = problems_of(tmp_path)
+    assert [p.split(": ")[0] for p in found] == ["a.yaml:8:10", "a.yaml:11:7", "b.yaml:13:3", "b.yaml:14:3"]
+
+
+def test_a_broken_document_is_not_reported_as_a_missing_one(tmp_path: Path) -> None:
+    """One cause, one problem: the host is misspelt, and its files do not complain that there is no host."""
+    found = problems_of(tmp_path, HOST.replace("connection", "connecton") + FILE)
+    assert found == ["a.yaml:4:8: Host/web1: spec.connecton is not known. Did you mean connection?"]
+
+
+def test_duplicate_documents_name_each_other(tmp_path: Path) -> None:
+    (tmp_path / "z.yaml").write_text(FILE + "  content: other\n")
+    assert problems_of(tmp_path, HOST + FILE + "  content: x\n") == [
+        "z.yaml:4:9: File/motd: is there twice; the other stands at a.yaml:9:9. Rename or delete one."
+    ]
+
+
+def test_strange_text_in_messages_cannot_forge_lines_or_steer_a_terminal(tmp_path: Path) -> None:
+    evil = '"\\e[31m\\n::set-output name=x::y\\u202e"'
+    texts = [
+        HOST + FILE.replace("name: motd", f"name: {evil}"),
+        HOST + FILE.replace("[web1]", f"[{evil}]"),
+        HOST + FILE.replace("kind: File", f"kind: {evil}"),
+        HOST + FILE + f"  {evil}: x\n",
+        HOST + FILE + f"  mode: {evil}\n",
+        HOST + FILE + f"  content: x\nlifecycle: {{requires: [{evil}]}}\n",
+        HOST + FILE + f"  content: x\nlifecycle: {{adopt: {evil}}}\n",
+    ]
+    for text in texts:
+        found = problems_of(tmp_path, text)
+        assert found
+        for one in found:
+            assert one.isprintable(), one
+            assert len(one) < 400
+
+
+def test_long_values_are_cut(tmp_path: Path) -> None:
+    (one,) = problems_of(tmp_path, HOST + FILE + f"  mode: {'7' * 15}x{'a' * 100_000}\n")
+    assert len(one) < 300
