@@ -40,8 +40,11 @@ def diff(resource: Resource[Any], observed: State | None, kind: ResourceType[Any
         ContractError: the type's `normalize` did more than replace equal values.
     """
     if resource.absent:
-        action = Action.NOOP if observed is None else Action.DELETE
-        return _with_risk(Change(resource, action, _sealed(resource, observed, kind, seal), None), kind)
+        change = Change(resource, Action.DELETE, _sealed(resource, observed, kind, seal), None)
+        # What has no steps for it cannot be removed, or leaves nothing to remove.
+        if observed is None or (kind.steps is not None and not any(True for _ in kind.steps(change))):
+            change = Change(resource, Action.NOOP, change.before, None)
+        return _with_risk(change, kind)
     desired = desired_state(resource.spec, kind, seal)
     if observed is None:
         differences = tuple(Difference(name, None, value) for name, value in desired.items())

@@ -53,15 +53,18 @@ class Leases:
     def take(self, targets: Iterable[str]) -> None:
         """Lock all targets or none, and keep them until `free`.
 
+        A lease whose holder died on this machine is free at once, one from elsewhere when its time is over.
+
         Raises:
-            PlanRefused: another run holds one of them.
+            PlanRefused: another run, or the same run in another program, holds one of them.
         """
         now = self._clock()
         holder = f"{socket.gethostname()}:{os.getpid()}"
         with self._store.write() as db:
             for target in sorted(targets):
                 row = db.execute("SELECT holder, run, epoch, expires FROM lease WHERE target=?", (target,)).fetchone()
-                if row and row[1] != self._run and row[3] > now:
+                ours = row and row[0] == holder and row[1] == self._run
+                if row and row[3] > now and not ours and not _is_dead(row[0]):
                     raise PlanRefused(
                         f"{target} is locked by run {row[1]} ({row[0]}) for {row[3] - now:.0f} s more. "
                         f"Wait for it, or `reconciler lock break {target}` if it is dead."
@@ -105,6 +108,20 @@ class Leases:
     def _beat(self) -> None:
         while not self._stop.wait(self._time_to_live / 4):
             self.renew()
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether a holder was a program of this machine that runs no more."""
+    host, _, number = holder.rpartition(":")
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def held(store: Store, clock: Callable[[], float] = time.time) -> Sequence[Lease]:

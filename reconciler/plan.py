@@ -446,18 +446,25 @@ def from_text(text: str, registry: Registry, *, now: datetime | None = None, res
     try:
         values = json.loads(text)
         claimed = values.pop("digest")
-    except (ValueError, AttributeError, KeyError, RecursionError):
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError):
         raise PlanTampered("This is not a plan file, or it is cut off. Make a new one with `plan -o`.") from None
     if digest(values) != claimed:
         raise PlanTampered("The plan does not match its digest: it was edited. Make a new one with `plan -o`.")
-    if values.get("format") != FORMAT or values.get("tool", "") > __version__:
-        raise PlanError(
-            f"The plan was made by version {values.get('tool')} (format {values.get('format')}), "
-            f"this is {__version__}. Make it anew with this version."
-        )
-    if not resume and datetime.fromisoformat(values["expires"]) < (now or datetime.now(UTC)):
-        raise PlanExpired(f"The plan expired at {values['expires']}. Make a new one with `plan -o`.")
-    return _plan(values, registry)
+    try:
+        if values["format"] != FORMAT or _version(values["tool"]) > _version(__version__):
+            raise PlanError(
+                f"The plan was made by version {values['tool']} (format {values['format']}), this is {__version__}. "
+                "Make it anew with this version."
+            )
+        if not resume and datetime.fromisoformat(values["expires"]) < (now or datetime.now(UTC)):
+            raise PlanExpired(f"The plan expired at {values['expires']}. Make a new one with `plan -o`.")
+        return _plan(values, registry)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PlanError(f"The plan is not one that reconciler makes ({error!r}). Make it anew.") from None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3])
 
 
 def _plan(values: Mapping[str, Any], registry: Registry) -> Plan:
@@ -487,13 +494,17 @@ def _plan(values: Mapping[str, Any], registry: Registry) -> Plan:
         )
         for c in values["changes"]
     ]
+    edges = {node: [*before] for node, before in values["edges"].items()}
+    strays = {c.address for c in changes} | {b for before in edges.values() for b in before}
+    if not strays <= edges.keys() or not {c.resource.target for c in changes} <= values["targets"].keys():
+        raise ValueError("it names what is not in it")
     return Plan(
         created=values["created"],
         expires=values["expires"],
         commit=values["commit"],
         changes=changes,
         targets={n: Target(n, t["connection"], t["settings"]) for n, t in values["targets"].items()},
-        edges=values["edges"],
+        edges=edges,
         drifted=[c.address for c, v in zip(changes, values["changes"], strict=True) if v["drift"]],
         adopt=[resource(r) for r in values["adopt"]],
         release=values["release"],

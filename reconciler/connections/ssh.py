@@ -347,7 +347,9 @@ def _private_key(file: str) -> paramiko.PKey | None:
         return None
     try:
         return paramiko.PKey.from_path(file)
-    except (UnknownKeyType, TypeError):
+    except TypeError:  # what cryptography says
+        raise paramiko.PasswordRequiredException from None
+    except UnknownKeyType:
         raise paramiko.SSHException from None
 
 
@@ -416,13 +418,13 @@ class _SshChannel:
     def send(self, content: bytes) -> None:
         try:
             self._channel.sendall(content)
-        except (OSError, paramiko.SSHException) as error:
-            raise ConnectionLost(f"the connection broke ({error or 'closed'})") from None
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise ConnectionLost(f"the connection broke ({error})") from None
 
     def receive(self) -> bytes:
         try:
             content: bytes = self._channel.recv(65536)
-        except (OSError, paramiko.SSHException) as error:
+        except (OSError, EOFError, paramiko.SSHException) as error:
             raise ConnectionLost(f"the connection broke ({error})") from None
         return content
 

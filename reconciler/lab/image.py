@@ -22,6 +22,7 @@ adm:x:4:
 sudo:x:27:
 www-data:x:33:
 users:x:100:
+systemd-journal:x:101:
 polkitd:x:996:
 nogroup:x:65534:
 """

@@ -193,7 +193,7 @@ def _prose(text: str) -> str:
 
 
 def _row(*cells: str) -> str:
-    return "".join(f"| {' '.join(cell.split())} ".replace("|", r"\|").replace(r"\|", "|", 1) for cell in cells) + "|"
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"
 
 
 def _json(value: Any) -> str:

@@ -184,7 +184,7 @@ def _summary(plan: Plan) -> Text:
     if plan.empty:
         what = "No changes." if not plan.unknown else "No changes in what could be seen."
         return Text(
-            f"{what} {plan.unchanged} objects are as desired{extras}.",
+            f"{what} {_as_desired(plan.unchanged)}{extras}.",
             style="bold green" if not plan.unknown else "bold",
         )
     counts = ", ".join(f"{plan.count(a)} to {a.value}" for a in _SIGN if plan.count(a))
@@ -196,7 +196,7 @@ def _drift_summary(plan: Plan) -> Text:
     pending = len(plan.changes) - drifted
     extras = _extras(plan)
     if plan.empty and not plan.findings and not plan.unknown:
-        return Text(f"No drift. {plan.unchanged} objects are as desired.", style="bold green")
+        return Text(f"No drift. {_as_desired(plan.unchanged)}.", style="bold green")
     waiting = f", {pending} not applied yet" if pending else ""
     return Text(f"Drift: {drifted} changed outside{waiting}; {plan.unchanged} unchanged{extras}.", style="bold")
 
@@ -206,8 +206,12 @@ def _extras(plan: Plan) -> str:
     if plan.unknown:
         out += f", {len(plan.unknown)} unknown"
     if plan.findings:
-        out += f", {len(plan.findings)} findings"
+        out += f", {len(plan.findings)} finding{'s' if len(plan.findings) > 1 else ''}"
     return out
+
+
+def _as_desired(count: int) -> str:
+    return "1 object is as desired" if count == 1 else f"{count} objects are as desired"
 
 
 # ------------------------------------------------------------------------------------------------ progress

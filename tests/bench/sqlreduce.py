@@ -78,6 +78,9 @@ def peers(server: Server, sql: str) -> Row:
     row.seconds = time.monotonic() - start
     row.problem = "".join(failure)[:60]
     row.executed = sum(line.rstrip().endswith("✔") or "✘" in line for line in out.splitlines())
+    kept = [line.rpartition(" ✔")[0] for line in out.splitlines() if " ✔" in line]
+    if row.problem and kept:
+        row.query = kept[-1].replace("\033[32m", "").replace("\033[0m", "").strip()     # how far it came
     _, found, rest = out.partition("Minimal query yielding the same error:\n")
     if found:
         row.query = rest.partition("\n\nPretty-printed")[0].strip().replace("\033[1m", "").replace("\033[0m", "")

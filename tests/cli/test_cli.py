@@ -74,8 +74,8 @@ def test_the_whole_loop(repo: Path, cli: Cli) -> None:
     assert not (repo / "web1/etc/motd").exists()
     assert cli("apply", "--yes")[0] == 0
     assert (repo / "web1/etc/motd").read_text() == "managed\n"
-    assert cli("plan")[:2] == (0, "No changes. 1 objects are as desired.\n")
-    assert cli("drift")[:2] == (0, "No drift. 1 objects are as desired.\n")
+    assert cli("plan")[:2] == (0, "No changes. 1 object is as desired.\n")
+    assert cli("drift")[:2] == (0, "No drift. 1 object is as desired.\n")
     (repo / "web1/etc/motd").write_text("by hand\n")
     status, out, _ = cli("drift")
     assert status == 2

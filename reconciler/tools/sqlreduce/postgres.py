@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import select
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,6 +32,7 @@ FAR = 0.002             # seconds of a round trip from which candidates travel i
 READ_ONLY = "25006"     # SQLSTATE: a write in a read-only transaction
 CRASHED_ELSEWHERE = "57P02"
 HASTY = 0.1             # of the timeout, after which a candidate counts as slow until `confirm` says otherwise
+SETTLE = 0.1            # seconds from the end of one connection until a crashed server has ended all others
 LOSSES = 5              # lost connections in a row that are no candidate's fault before we give up
 
 
@@ -59,6 +62,8 @@ class PostgresOracle:
         self.target = Failure("")
         self.losses = 0
         self.sessions = [Session(dsn, timeout)]
+        # When the server crashes, all connections end: an idle one tells a crash from a connection that broke.
+        self.witness = Session(dsn, timeout) if self.match.kind == "crash" else None
         self.pool = ThreadPoolExecutor(self.jobs)
 
     def __enter__(self) -> PostgresOracle:
@@ -71,7 +76,7 @@ class PostgresOracle:
     def close(self) -> None:
         """Ends the connections."""
         self.pool.shutdown()
-        for session in self.sessions:
+        for session in (*self.sessions, *filter(None, [self.witness])):
             session.close()
 
     @property
@@ -155,18 +160,12 @@ class PostgresOracle:
                 for query, result in zip(queries, results, strict=True)]
 
     def confirm(self, query: str) -> bool:
-        """Runs the query on a fresh connection, in full, and compares."""
+        """Runs the query on a fresh connection, in full, and compares. After a no, slowness is measured in full."""
         session = Session(self.dsn, self.timeout)
         session.begin = self.sessions[0].begin
         with contextlib.closing(session):
-            try:
-                (result,) = session.run([job_of(query)])
-                failure = result.failure
-            except Lost as lost:
-                failure = lost.failure or Failure(str(lost), kind="crash")
-        if failure is not None and failure.kind == "crash":
-            self._revive(self.sessions[0])
-        same = self.match.same(self.target, failure)
+            (result,) = self._many(session, [job_of(query)])
+        same = self.match.same(self.target, result.failure)
         if not same:
             for session in self.sessions:
                 session.set_timeout(self.timeout)
@@ -176,34 +175,53 @@ class PostgresOracle:
         return self._many(self.sessions[0], [job])[0]
 
     def _many(self, session: Session, jobs: Sequence[Job]) -> list[Result]:
+        """Runs jobs on one connection, on another one after a loss.
+
+        Raises:
+            ServerUnavailable: the connection is lost again and again
+        """
         results: list[Result] = []
         while len(results) < len(jobs):
-            rest = jobs[len(results):]
             try:
-                results += session.run(rest)
-                if len(results) < len(jobs):
-                    self._revive(session)
-                self.losses = 0
+                results += session.run(jobs[len(results):])
+                if len(results) == len(jobs):
+                    self.losses = 0
+                    break
+                continue            # the connection broke behind these results; the next run tells how
             except Lost as lost:
-                self._revive(session)
-                if lost.failure and lost.failure.sqlstate == CRASHED_ELSEWHERE:
-                    self.losses += 1
-                    if self.losses > LOSSES:
-                        raise ServerUnavailable("The server keeps restarting, and not because of us.") from lost
-                    continue
-                results.append(Result(lost.failure or Failure(str(lost), kind="crash")))
-                if self.match.kind != "crash":
-                    self.losses += 1
-                    if self.losses > LOSSES:
-                        raise ServerUnavailable(
-                            f"The connection was lost {self.losses} times in a row: {lost}") from lost
+                failure = self._after(session, lost)
+            if failure is not None:
+                results.append(Result(failure))
+            if failure is None or self.match.kind != "crash":
+                self.losses += 1
+            if self.losses > LOSSES:
+                raise ServerUnavailable(f"The connection was lost {self.losses} times in a row.")
         return results
 
-    def _revive(self, session: Session) -> None:
+    def _after(self, session: Session, lost: Lost) -> Failure | None:
+        """Connects again after a connection broke.
+
+        Returns:
+            how the job failed that was running; None if another process crashed, and the job is to run again
+        """
+        failure = lost.failure
+        if failure is None and self.witness is not None:
+            pgconn = self.witness.connection.pgconn
+            fell = bool(select.select([pgconn.socket], [], [], PATIENCE / 10)[0])
+            failure = Failure(str(lost), kind="crash" if fell else "error")
+        elif failure is None:
+            time.sleep(SETTLE)      # the server may still be about to end all other connections
+            failure = Failure(str(lost), kind="crash")
         with contextlib.suppress(psycopg.Error):
             session.close()
-        fresh = Session(self.dsn, session.timeout, connect_within=PATIENCE)
-        session.connection, session.pipeline = fresh.connection, False
+        session.reconnect(PATIENCE)
+        if self.witness is not None:
+            self.witness.close()
+            self.witness.reconnect(PATIENCE)
+        if session is not self.sessions[0] and failure.kind == "crash":
+            self.sessions[0].close()
+            self.sessions[0].reconnect(PATIENCE)
+        return None if failure.sqlstate == CRASHED_ELSEWHERE else failure
 
 
 _SEQUENCES = """

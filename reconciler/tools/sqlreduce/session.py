@@ -70,6 +70,7 @@ class Session:
         self.begin: tuple[bytes, ...] = (b"BEGIN TRANSACTION READ ONLY",)
         self.stage: Stage = "run"
         self.pipeline = False
+        self.broken: Lost | None = None         # a loss that the next run has to tell
         self.connection, self.round_trip = self._connect(connect_within)
 
     def _connect(self, within: float) -> tuple[psycopg.Connection[Any], float]:
@@ -110,6 +111,15 @@ class Session:
         )
         return time.monotonic() - start
 
+    def reconnect(self, within: float) -> None:
+        """Replaces a connection that broke.
+
+        Raises:
+            ServerUnavailable: the server does not come back within this time
+        """
+        self.pipeline, self.broken = False, None
+        self.connection, self.round_trip = self._connect(within)
+
     def set_timeout(self, timeout: float) -> None:
         """Gives statements another time limit."""
         if timeout != self.timeout:
@@ -136,6 +146,8 @@ class Session:
             Lost: the connection broke at the first job
             ServerUnavailable: the server does not answer
         """
+        if self.broken is not None:
+            raise self.broken
         results: list[Result] = []
         todo = list(jobs)
         while todo:
@@ -146,9 +158,10 @@ class Session:
                     results.append(self._plain(todo[0]))
                 else:
                     self._piped(todo[:count], results)
-            except Lost:
+            except Lost as lost:
                 if not results:
                     raise
+                self.broken = lost
                 return results
             del todo[:count]
         return results

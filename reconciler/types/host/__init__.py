@@ -39,6 +39,16 @@ def folders_above(path: str) -> Iterator[str]:
     return (f"path:{parent}" for parent in PurePosixPath(path).parents)
 
 
+def package_of(path: str) -> Iterable[str]:
+    """Token of the package whose folder in /etc a path lies in, if it is called like that: nginx for /etc/nginx/a.
+
+    What installs packages comes before them, so nothing there waits for a package.
+    """
+    parts = PurePosixPath(path).parts
+    if parts[:2] == ("/", "etc") and len(parts) > 3 and parts[2] not in ("apt", "dpkg"):
+        yield f"package:{parts[2]}"
+
+
 def owners(owner: str | None, group: str | None) -> Iterable[str]:
     """Tokens of the accounts that a path belongs to."""
     if owner:

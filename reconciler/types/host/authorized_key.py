@@ -103,7 +103,7 @@ $found
 meta "$@"
 printf '\\0'
 [ $# -gt 0 ] || exit 0
-for p; do set -- "$@" "$ROOT$p"; shift; done
+[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done
 R=$ROOT find "$@" -maxdepth 0 -type f -exec awk '
     FNR == 1 { print "@" substr(FILENAME, length(ENVIRON["R"]) + 1) }
     !/^[ \\t]*#/ { print "=" $0 }' {} +

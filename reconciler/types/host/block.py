@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from reconciler.fields import AbsolutePath, Rule
 from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
 from reconciler.probe import expect
-from reconciler.types.host import folders_above, printable
+from reconciler.types.host import folders_above, package_of, printable
 from reconciler.types.host.file import lock_out
 from reconciler.types.host.line import OPEN, SAVE
 
@@ -52,7 +52,7 @@ def probe(blocks: Sequence[Block]) -> Probe:
     """Everything between marks, of all files, in one awk."""
     (reply,) = yield [
         Script(
-            'for p; do set -- "$@" "$ROOT$p"; shift; done\n'
+            '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done\n'
             'R=$ROOT find "$@" -maxdepth 0 -type f -exec awk \'\n'
             'FNR == 1 { print "@" substr(FILENAME, length(ENVIRON["R"]) + 1); marked = 0 }\n'
             "/ BEGIN reconciler: / { marked = 1 }\n"
@@ -141,6 +141,6 @@ TYPE = ResourceType(
     probe,
     steps,
     provides=lambda block: (f"edit:{block.path}",),
-    needs=lambda block: (f"path:{block.path}", *folders_above(block.path)),
+    needs=lambda block: (f"path:{block.path}", *folders_above(block.path), *package_of(block.path)),
     risk=risk,
 )

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from reconciler.fields import AbsolutePath, Account, Mode
 from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
 from reconciler.probe import expect
-from reconciler.types.host import folders_above, owners, parse_meta, same_mode
+from reconciler.types.host import folders_above, owners, package_of, parse_meta, same_mode
 from reconciler.types.host.file import lock_out
 
 
@@ -49,7 +49,7 @@ def probe(directories: Sequence[Directory]) -> Probe:
     (metas, names) = yield [
         Script('meta "$@"', [d.path for d in directories]),
         Script(
-            'for p; do set -- "$@" "$ROOT$p"; shift; done; echo "$ROOT"; '
+            '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done; echo "$ROOT"; '
             '[ $# -eq 0 ] || find "$@" -mindepth 1 -maxdepth 1 ! -type d -printf "%H\\0%f\\0" || :',
             [d.path for d in directories if d.purge],
         ),
@@ -157,6 +157,6 @@ TYPE = ResourceType(
     normalize=same_mode,
     among=among,
     provides=lambda d: (f"path:{d.path}",),
-    needs=lambda d: (*folders_above(d.path), *owners(d.owner, d.group)),
+    needs=lambda d: (*folders_above(d.path), *package_of(d.path), *owners(d.owner, d.group)),
     risk=risk,
 )

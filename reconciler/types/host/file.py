@@ -25,7 +25,7 @@ from reconciler.model import (
     Step,
 )
 from reconciler.probe import expect
-from reconciler.types.host import folders_above, owners, parse_meta, same_mode
+from reconciler.types.host import folders_above, owners, package_of, parse_meta, same_mode
 
 SHOWN_BYTES = 64 * 1024
 """Larger files are compared by digest and not shown."""
@@ -54,8 +54,9 @@ def probe(files: Sequence[File]) -> Probe:
     (metas, sums) = yield [
         Script('meta "$@"', paths),
         Script(
-            'for p; do set -- "$@" "$ROOT$p"; shift; done; '
-            '[ $# -eq 0 ] || find "$@" -maxdepth 0 -type f -exec sha256sum -- {} +; echo "root $ROOT"',
+            # Linear, and no matter how many they are: a list that exceeds one command line would look empty.
+            'for p; do [ -L "$ROOT$p" ] || [ ! -f "$ROOT$p" ] || printf "%s\\0" "$ROOT$p"; done | '
+            'xargs -0 -r sha256sum --; echo "root $ROOT"',
             [f.path for f in files if f.content is not None],
         ),
     ]
@@ -176,6 +177,6 @@ TYPE = ResourceType(
     hidden=hidden,
     normalize=same_mode,
     provides=lambda f: (f"path:{f.path}",),
-    needs=lambda f: (*folders_above(f.path), *owners(f.owner, f.group)),
+    needs=lambda f: (*folders_above(f.path), *package_of(f.path), *owners(f.owner, f.group)),
     risk=risk,
 )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from reconciler.fields import Account
 from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Spec, Step, run
+from reconciler.probe import expect
 
 LAST_ID = 4294967294
 """The highest number that an account or a group can have; the one above it means "none"."""
@@ -25,6 +26,8 @@ class Group(Spec):
 def probe(groups: Sequence[Group]) -> Probe:
     """One `getent` for all."""
     (reply,) = yield [Script('getent group "$@"', [g.name for g in groups])]
+    if reply.status != 2:  # which says that some of them are not there
+        expect(reply, "getent group")
     gids = {line.split(":")[0]: int(line.split(":")[2]) for line in reply.text.splitlines()}
     return [{"gid": gids[g.name]} if g.name in gids else None for g in groups]
 

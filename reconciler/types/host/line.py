@@ -10,7 +10,7 @@ from pydantic import Field
 from reconciler.errors import ProbeFailed
 from reconciler.fields import AbsolutePath, Rule
 from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
-from reconciler.types.host import folders_above, printable
+from reconciler.types.host import folders_above, package_of, printable
 from reconciler.types.host.file import lock_out
 
 TextLine = Annotated[
@@ -122,6 +122,6 @@ TYPE = ResourceType(
     probe,
     steps,
     provides=lambda line: (f"edit:{line.path}",),
-    needs=lambda line: (f"path:{line.path}", *folders_above(line.path)),
+    needs=lambda line: (f"path:{line.path}", *folders_above(line.path), *package_of(line.path)),
     risk=risk,
 )

@@ -10,7 +10,7 @@ from pydantic import Field
 from reconciler.fields import AbsolutePath, Rule
 from reconciler.model import IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, Step
 from reconciler.probe import expect
-from reconciler.types.host import folders_above, printable
+from reconciler.types.host import folders_above, package_of, printable
 from reconciler.types.host.file import lock_out
 
 KINDS = {"l": "symbolic link", "f": "regular file", "d": "directory"}
@@ -34,7 +34,7 @@ def probe(links: Sequence[Symlink]) -> Probe:
     """All links in one program."""
     (reply,) = yield [
         Script(
-            'for p; do set -- "$@" "$ROOT$p"; shift; done; echo "$ROOT"; '
+            '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done; echo "$ROOT"; '
             'find "$@" -maxdepth 0 -printf "%p\\0%y\\0%l\\0" || :',
             [link.path for link in links],
         )
@@ -86,6 +86,7 @@ def risk(change: Change[Symlink]) -> Risk | None:
 def needs(link: Symlink) -> Iterable[str]:
     """The folders that it lies in, and what it leads to."""
     yield from folders_above(link.path)
+    yield from package_of(link.path)
     if link.to and link.to.startswith("/"):
         yield f"path:{link.to}"
 

@@ -64,7 +64,8 @@ def probe(sysctls: Sequence[Sysctl]) -> Probe:
     """All running and all kept values in one grep."""
     (reply,) = yield [
         Script(
-            'echo "${OFFLINE:-0} $ROOT"; for p; do set -- "$@" "$ROOT$p"; shift; done; grep -asH "" -- "$@"; exit 0',
+            'echo "${OFFLINE:-0} $ROOT"; [ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done; '
+            'grep -asH "" -- "$@"; exit 0',
             [path for s in sysctls for path in (s.file, s.kernel_file)],
         )
     ]

@@ -247,7 +247,8 @@ if [ "$file" = generated ]; then
     exit 1
 fi
 [ -n "$OFFLINE" ] || [ "$file" != alias ] || unit=$(property Id)
-[ "${file:-not-found}" = not-found ] || systemctl disable -- "$unit"
+# Without its file, too: that leaves links behind.
+systemctl disable -- "$unit" || [ "${file:-not-found}" = not-found ]
 """
 )
 
@@ -313,6 +314,7 @@ def steps(change: Change[Unit]) -> Iterable[Step]:
     unit = change.spec
     name = unit.unit
     if change.after is None:
+        # Only what was declared as true is taken back. Where that is nothing, there is nothing to do.
         if unit.running:
             yield Sh(_STOP, (name,), title=f"stop {name}")
         if unit.enabled:
@@ -361,8 +363,10 @@ LOCK_OUT: Final = (
 def risk(change: Change[Unit]) -> Risk | None:
     """Units without which nobody gets in; services that pause."""
     unit = change.spec
-    stops = change.after is None or (unit.running is False and "running" in change.changed) or unit.masked
-    off = change.after is None or (unit.enabled is False and "enabled" in change.changed)
+    gone = change.after is None
+    stops = bool(unit.running) if gone else unit.running is False and "running" in change.changed
+    off = bool(unit.enabled) if gone else "enabled" in change.changed and not unit.enabled
+    off = off or (not gone and bool(unit.masked) and "masked" in change.changed)
     if unit.unit.startswith(LOCK_OUT) and (stops or off):
         return Risk("lock-out", "without this unit nobody may get into the host any more")
     if change.before is None:
