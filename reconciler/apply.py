@@ -53,20 +53,26 @@ def silent(event: str, **fields: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a change ended, and why if not well."""
+    """How a change ended, and why if not well.
+
+    Attributes:
+        again: the target could not be asked; the run stays open, so that `resume` looks again.
+    """
 
     outcome: Outcome
     reason: str = ""
+    again: bool = False
 
 
 @dataclass
 class Result:
-    """What came of a run."""
+    """What came of a run. `left` = how many changes were not begun, because it was interrupted."""
 
     run: str
     ended: dict[str, Ended] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
+    left: int = 0
 
     def count(self, outcome: Outcome) -> int:
         """How many changes ended like this."""
@@ -75,12 +81,13 @@ class Result:
     @property
     def ok(self) -> bool:
         """Everything was done."""
-        return all(e.outcome is Outcome.DONE for e in self.ended.values())
+        return not self.left and all(e.outcome is Outcome.DONE for e in self.ended.values())
 
     @property
     def summary(self) -> str:
         """`3 done, 1 failed`."""
-        return ", ".join(f"{self.count(o)} {o.value}" for o in Outcome if self.count(o)) or "nothing to do"
+        counts = [f"{self.count(o)} {o.value}" for o in Outcome if self.count(o)]
+        return ", ".join(counts + [f"{self.left} not begun"] * bool(self.left)) or "nothing to do"
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def apply(plan: Plan, run: str, means: Means, *, command: str = "apply") -> Resu
 
 
 def resume(record: RunRecord, means: Means) -> Result:
-    """Finish a run that was killed: look at every change that was begun, and go on.
+    """Finish a run that was killed, or that lost a target: look at every change that was begun, and go on.
 
     Raises:
         PlanError: the run came to its end already.
@@ -130,7 +137,10 @@ def resume(record: RunRecord, means: Means) -> Result:
         if entry.address and entry.event == "intent":
             begun.add(entry.address)
         elif entry.address and entry.event == "end":
-            ended[entry.address] = Ended(Outcome(entry.body["outcome"]), entry.body["reason"])
+            end = Ended(Outcome(entry.body["outcome"]), entry.body["reason"], entry.body["again"])
+            # What was left out may be possible now; it is left out again if not.
+            if not end.again and end.outcome is not Outcome.SKIPPED:
+                ended[entry.address] = end
     return _Run(plan, Journal(means.store, record.id), means, ended, frozenset(begun - ended.keys())).go()
 
 
@@ -162,13 +172,15 @@ class _Run:
             means.emit("apply_started", run=self._journal.run, changes=len(self._changes), targets=targets)
             with ThreadPoolExecutor(means.parallel, thread_name_prefix="apply") as executor:
                 self._schedule(executor)
+                self._result.left = len(self._changes) - len(self._result.ended)
                 self._note_ownership()
                 self._audit(executor)
             status = "done" if self._result.ok else "failed"
         finally:
             self._leases.free()
-            # A run that the user interrupted, or that could not write its journal, stays open for `resume`.
-            if len(self._result.ended) == len(self._changes):
+            # A run that was interrupted, that could not write its journal or not look at a target stays open.
+            open_ended = any(e.again for e in self._result.ended.values())
+            if len(self._result.ended) == len(self._changes) and not open_ended:
                 self._journal.end(status, self._result.summary)
         means.emit("apply_finished", run=self._journal.run, **{o.value: self._result.count(o) for o in Outcome})
         return self._result
@@ -275,9 +287,10 @@ class _Run:
             observed = self._probe(target, changes.values())
         except (ConnectError, ConnectionLost) as error:
             reason = f"{error} Nothing was changed."
-            outcome = {a: Outcome.UNKNOWN if a in self._begun else Outcome.SKIPPED for a in changes}
-            return self._finish(target, {a: Ended(o, reason) for a, o in outcome.items()}, changes)
-        ended: dict[str, Ended] = {}
+            ended = {a: Ended(Outcome.UNKNOWN, str(error), again=True) for a in changes if a in self._begun}
+            ended |= {a: Ended(Outcome.SKIPPED, reason) for a in changes if a not in self._begun}
+            return self._finish(target, ended, changes)
+        ended = {}
         todo: dict[str, Change[Any]] = {}
         for address, change in changes.items():
             pending = any(a in todo for a in after[address])
@@ -357,7 +370,7 @@ class _Run:
             for address in left:
                 verdict = verdicts[address]
                 cause = next((a for a in after[address] if a in ended and ended[a].outcome is not Outcome.DONE), None)
-                if lost and cause:
+                if lost and cause and not (isinstance(verdict, Ended) and verdict.again):
                     # Its steps did not run; what it watches did not change, so that it may look as desired.
                     ended[address] = _skipped(cause, ended)
                 elif isinstance(verdict, Ended):
@@ -435,7 +448,7 @@ class _Run:
                 observed = self._probe(target, waiting.values())
             except (ConnectError, ConnectionLost) as error:
                 reason = f"{error} What became of it is not known; `reconciler resume` looks again."
-                return verdicts | {a: Ended(Outcome.UNKNOWN, reason) for a in waiting}
+                return verdicts | {a: Ended(Outcome.UNKNOWN, reason, again=True) for a in waiting}
             for address, change in list(waiting.items()):
                 verdict = self._judge(change, observed[address], deadline)
                 if verdict is not None:
@@ -478,9 +491,8 @@ class _Run:
         """Put outcomes and ownership on disk, in one transaction."""
         with self._means.store.write() as db:
             for address, end in ended.items():
-                self._journal.write(
-                    db, "end", address, outcome=end.outcome, reason=self._means.secrets.redact(end.reason)
-                )
+                reason = self._means.secrets.redact(end.reason)
+                self._journal.write(db, "end", address, outcome=end.outcome, reason=reason, again=end.again)
                 change = changes.get(address)
                 if change is None or end.outcome is not Outcome.DONE:
                     continue

@@ -32,6 +32,20 @@ class Lease:
     epoch: int
     expires: float
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether its holder was a program on this machine that does not run any more."""
+        host, _, number = self.holder.rpartition(":")
+        if host != socket.gethostname() or not number.isdigit():
+            return False
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
 
 class Leases:
     """Takes, renews, checks and frees the leases of one run.

@@ -21,6 +21,7 @@ from reconciler.diff import Seal, diff
 from reconciler.errors import PlanError, PlanExpired, PlanRefused, PlanTampered
 from reconciler.inventory import Entry
 from reconciler.model import (
+    UNOBSERVABLE,
     Action,
     Change,
     Difference,
@@ -55,7 +56,7 @@ class Plan:
         commit: the Git commit of the desired state, with `+` for uncommitted edits; empty outside Git.
         changes: in the order in which they are applied.
         drifted: addresses of changes whose desired state is the one that was applied last.
-        adopt: objects that are as desired already, and will be noted as ours.
+        adopt: objects that are as desired already, and will be noted as ours, or noted anew.
         release: inventory entries that will be forgotten, with the reason; the objects stay.
         unknown: address -> why it could not be read.
         findings: what audits saw.
@@ -238,12 +239,15 @@ def make(
                 findings.extend(audit(resource, state, kind, seal))
             continue
         movers = [w for w in desired.watched.get(address, ()) if w in changes]
-        change = diff(resource, {**state, **kind.stale} if movers and state is not None else state, kind, seal)
+        seen = state
+        if movers and state is not None:
+            seen = {**state, **{n: v for n, v in kind.stale.items() if state.get(n) is not UNOBSERVABLE}}
+        change = diff(resource, seen, kind, seal)
         if movers and change.action is Action.UPDATE:
             change = replace(change, before=diff(resource, state, kind, seal).before)
         if change.action is Action.NOOP:
             unchanged += not resource.absent
-            if address not in inventory and not resource.absent:
+            if not resource.absent and (address not in inventory or _is_outdated(inventory[address], resource)):
                 adopt.append(resource)
             continue
         _check_adoption(change, inventory)
@@ -299,6 +303,12 @@ def _why(change: Change[Any], movers: Sequence[str], owned: bool) -> Iterable[st
 def _is_drift(change: Change[Any], entry: Entry) -> bool:
     """The same spec was applied before, so the live object moved."""
     return change.action is not Action.DELETE and entry.spec_digest == digest(dump(change.spec))
+
+
+def _is_outdated(entry: Entry, resource: Resource[Any]) -> bool:
+    """Its document says something new of an object that is as desired: another lifecycle, another spec."""
+    spec = digest(dump(resource.spec))
+    return (entry.origin, entry.lifecycle, entry.spec_digest) != (resource.origin, resource.lifecycle, spec)
 
 
 def _check_adoption(change: Change[Any], inventory: Mapping[str, Entry]) -> None:

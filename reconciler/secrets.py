@@ -7,6 +7,7 @@ with a random key that stays in the state folder: it shows whether a secret chan
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -20,6 +21,7 @@ from reconciler.errors import Problem, SecretError
 from reconciler.model import Resource, Sealed, Secret, Sha256
 
 REDACTED: Final = "(secret)"
+KEY_BYTES: Final = 32
 _SHORTEST: Final = 6  # shorter values are ordinary words; the output of steps that use them is withheld anyway
 
 
@@ -101,18 +103,29 @@ def key_in(folder: Path) -> Callable[[], bytes]:
     def key() -> bytes:
         file = folder / "key"
         try:
-            return file.read_bytes()
-        except FileNotFoundError:
-            pass
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return file.read_bytes()
+            if not file.exists():
+                _make_key(file)
+            found = file.read_bytes()
         except OSError as error:
-            raise SecretError(f"the key for digests cannot be made in {folder}: {error.strerror}.") from None
-        with os.fdopen(handle, "wb") as out:
-            out.write(random.token_bytes(32))
-        return file.read_bytes()
+            raise SecretError(f"the key for digests cannot be made or read in {folder}: {error.strerror}.") from None
+        if len(found) < KEY_BYTES:
+            raise SecretError(f"{file} is damaged. Restore it, or delete it: then plans that exist are void.")
+        return found
 
     return key
+
+
+def _make_key(file: Path) -> None:
+    """All or nothing, and once: another program may be doing the same."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = file.with_name(f".key-{random.token_hex(8)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(random.token_bytes(KEY_BYTES))
+            out.flush()
+            os.fsync(out.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, file)
+    finally:
+        draft.unlink()

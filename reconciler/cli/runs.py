@@ -373,7 +373,7 @@ def _warn_unfinished(here: Project, output: Output) -> None:
     from reconciler.journal import runs
     from reconciler.lease import held
 
-    alive = {lease.run for lease in held(here.store)}
+    alive = {lease.run for lease in held(here.store) if not lease.orphaned}
     for record in runs(here.store):
         if record.ended is None and record.id not in alive:
             typer.echo(f"Run {record.id} was killed before its end. `reconciler resume` finishes it.", err=True)

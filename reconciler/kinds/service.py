@@ -53,7 +53,8 @@ class ServiceSpec(ServiceBody):
 
     Only what is declared is looked at. Whether a unit has restarted since its files changed is read from the host, so
     no restart is lost when something fails in between. When the document goes, a unit that came with it is stopped and
-    disabled; one that was enabled or running before stays as it is.
+    disabled; one that was enabled or running before stays as it is. Name the document of its package, and others that
+    must come first, in `lifecycle.requires`.
 
     Example:
 
@@ -71,8 +72,6 @@ class ServiceSpec(ServiceBody):
             restart: |
               [Service]
               Restart=on-failure
-        lifecycle:
-          requires: [Package/web-server]
     """
 
     hosts: HostSelector

@@ -4,8 +4,8 @@ Conventions in docs/*.md:
 
 - A fenced block whose language is followed by a path is a file of that name.
 - A `console` block is run, in the page's own folder, after the files of the page were written. A line `$ command` is
-  run by sh; it must end with status 0, or with N where `# exit status N` follows. The lines below it must be in its
-  output, in that order; `...` stands for anything.
+  run by sh (with the lines that follow, while a quote is open); it must end with status 0, or with N where
+  `# exit status N` follows. The lines below it must be in its output, in that order; `...` stands for anything.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import typer
 
@@ -30,6 +31,7 @@ from reconciler.cli.main import app
 from reconciler.model import Kind, Secret, Spec
 from reconciler.registry import Registry, default
 from reconciler.render.reference import kinds_markdown
+from tests.sqlreduce.server import binaries, running
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -67,6 +69,8 @@ def commands(page: Path) -> Iterator[Command]:
         for number, shown in enumerate(block[3].splitlines(), line + 1):
             if shown.startswith("$ "):
                 found.append((number, shown[2:], []))
+            elif found and found[-1][1].count("'") % 2:
+                found[-1] = (found[-1][0], f"{found[-1][1]}\n{shown}", [])
             else:
                 assert found, f"{page.name}:{number}: output without a command"
                 found[-1][2].append(shown.strip())
@@ -105,9 +109,22 @@ def play(page: Path, folder: Path, **environ: str) -> None:
 # ------------------------------------------------------------------------------------------------ pages that run
 
 
-@pytest.mark.parametrize("page", [p for p in WRITTEN if p.name != "adding-a-kind.md"], ids=lambda p: p.stem)
+SPECIAL = ("adding-a-kind", "sqlreduce")
+
+
+@pytest.mark.parametrize("page", [p for p in WRITTEN if p.stem not in SPECIAL], ids=lambda p: p.stem)
 def test_commands_of_the_page_do_what_it_says(page: Path, tmp_path: Path) -> None:
     play(page, tmp_path)
+
+
+@pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server is installed")
+def test_the_page_of_sqlreduce_does_what_it_says(tmp_path: Path) -> None:
+    """On a PostgreSQL of our own, with the database that the page names."""
+    with running() as server:
+        with psycopg.connect(server.dsn("postgres", "postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE shop")
+        place = {"PGHOST": str(server.directory), "PGPORT": str(server.port), "PGUSER": "postgres"}
+        play(ROOT / "docs" / "sqlreduce.md", tmp_path, **place)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from reconciler.resolve import Edges
 from tests.simulated import REGISTRY, TYPES, Fuse, Killed, OneAtATime, Rig, World, fuse_steps, server, thing
 
 SERVERS = ("s1", "s2", "s3")
+FEW = settings(max_examples=settings().max_examples // 3)
+"""For tests that run many times in each example."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +317,7 @@ def resume_all(rig: Rig) -> None:
             assert result.ok, result.ended
 
 
-@settings(max_examples=15)
+@FEW
 @given(scenarios(4), st.booleans())
 @example(
     Scenario(
@@ -331,14 +333,14 @@ def test_killed_at_every_moment_resume_converges(scenario: Scenario, goes_on: bo
     killed_everywhere(scenario, goes_on=goes_on)
 
 
-@settings(max_examples=10)
+@FEW
 @given(scenarios(3), st.booleans(), st.integers(1, 14))
 def test_killed_twice(scenario: Scenario, goes_on: bool, twice: int) -> None:
     """The resume is killed as well."""
     killed_everywhere(scenario, goes_on=goes_on, twice=twice)
 
 
-@settings(max_examples=10)
+@FEW
 @given(scenarios(5), st.integers(1, 40))
 def test_killed_while_several_servers_are_worked_on(scenario: Scenario, moment: int) -> None:
     """As above with threads, where the moment of death is a matter of luck."""

@@ -109,10 +109,26 @@ def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
 
 def test_a_key_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SecretError, match="the key for digests cannot be made"):
+    with pytest.raises(SecretError, match="the key for digests cannot be made or read"):
         key_in(tmp_path / "file" / "state")()
 
 
 def test_a_reference_may_be_shown() -> None:
     assert str(SECRET) == "(secret env:TOKEN)"
     assert "horse" not in repr(SECRET)
+
+
+def test_a_damaged_key_is_not_used(tmp_path: Path) -> None:
+    """An empty key would make every digest one that can be guessed."""
+    (tmp_path / "key").write_bytes(b"")
+    with pytest.raises(SecretError, match="is damaged"):
+        key_in(tmp_path)()
+
+
+def test_many_programs_make_one_key(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(16) as executor:
+        keys = set(executor.map(lambda _: key_in(tmp_path / "state")(), range(32)))
+    assert len(keys) == 1
+    assert [p.name for p in (tmp_path / "state").iterdir()] == ["key"]

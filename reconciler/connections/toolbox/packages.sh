@@ -20,13 +20,14 @@ unit_of() {
     [ ! -e "$list" ] || awk -v name="$1" '$1 == name && $3 != "" { unit = $3 } END { print unit }' "$list"
 }
 
-# there NAME: "WANT VERSION" of a package that is installed.
+# there NAME: "WANT VERSION STATUS" of a package that is installed, if only in part.
 there() {
     [ ! -e "$database" ] || awk -v RS= -F '\n' -v name="$1" '
         { delete field
           for (i = 1; i <= NF; i++) if (match($i, /^[^ :]+:/)) field[substr($i, 1, RLENGTH - 1)] = substr($i, RLENGTH + 2)
           split(field["Status"], word, " ")
-          if (field["Package"] == name && word[3] == "installed") print word[1], field["Version"] }' "$database"
+          if (field["Package"] == name && word[3] !~ /^(not-installed|config-files)$/)
+              print word[1], field["Version"], word[3] }' "$database"
 }
 
 # replace NAME <STANZA: put a stanza, or nothing, in place of the one of a package.
@@ -45,7 +46,7 @@ replace() {
     } >"$new" && chmod 644 "$new" && mv -f -- "$new" "$database"
 }
 
-# stanza NAME WANT VERSION: that of an installed package.
+# stanza NAME WANT STATUS VERSION
 stanza() {
-    printf 'Package: %s\nStatus: %s ok installed\nArchitecture: all\nVersion: %s\nDescription: simulated\n\n' "$@"
+    printf 'Package: %s\nStatus: %s ok %s\nArchitecture: all\nVersion: %s\nDescription: simulated\n\n' "$@"
 }

@@ -16,7 +16,7 @@ from pglast import ast
 from pglast.error import Error as PglastError
 from pglast.parser import parse_sql
 
-from reconciler.tools.sqlreduce.tree import Node, Place, Script, Unprintable, fields, to_sql, walk, with_item
+from reconciler.tools.sqlreduce.tree import Node, Place, Script, Unprintable, fields, make, to_sql, walk, with_item
 
 EXPRESSIONS = frozenset({
     "A_ArrayExpr", "A_Const", "A_Expr", "A_Indirection", "BoolExpr", "BooleanTest", "CaseExpr",
@@ -34,6 +34,8 @@ RELATIONS = frozenset({
 IDENTITY = frozenset(
     {"op", "isnull", "kind", "boolop", "contype", "subLinkType", "funcformat", "limitOption", "location"}
 )
+# What no grammar rule leaves out, so that trying it would be time lost.
+MANDATORY = frozenset({"fields", "funcname", "names", "relname", "stmt", "subselect", "sval", "typeName"})
 MANY = 60                               # nodes below which every descendant is tried in place of its ancestor
 BODY = 12                               # characters from which the body of a function is looked into
 MINIMUM_PARTS = 5                       # of a block, with the semicolons and keywords between them
@@ -172,8 +174,9 @@ def _clears(place: Place, below: list[Place], places: list[Place]) -> Iterator[E
             continue            # would print the alias as a column
         if isinstance(value, (ast.Node, tuple)):
             gone = ranges(child for child in below if child.field == name)
-            yield Edit("clear", ("clear", id(place.node), name), ((place.node, name, None),), gone,
-                       odds=_clear_odds(place, name, places))
+            if name not in MANDATORY:
+                yield Edit("clear", ("clear", id(place.node), name), ((place.node, name, None),), gone,
+                           odds=_clear_odds(place, name, places))
             if isinstance(value, tuple):
                 yield from _drops(place.node, name, value, [c for c in below if c.field == name], ())
 
@@ -215,9 +218,11 @@ def segments(length: int) -> Iterator[tuple[int, int]]:
 def _flags(place: Place) -> Iterator[Edit]:
     for name, value in fields(place.node):
         new: Any
-        if name in IDENTITY:
+        if name in IDENTITY or name in MANDATORY:
             continue
         if isinstance(value, bool):
+            if value is (name == "inh"):
+                continue        # what is not said costs nothing; ONLY is said
             new = not value
         elif name == "relpersistence" and value != "p":
             new = "p"
@@ -264,7 +269,7 @@ def _constants(root: Root, place: Place) -> Iterator[Edit]:
             yield Edit("constant", ("constant", id(value)), ((node, "val", ast.Integer(ival=1)),), ())
         if node.isnull:
             return
-    yield replaced(root, place, "null", ast.A_Const(isnull=True), added=1,
+    yield replaced(root, place, "null", make(ast.A_Const, isnull=True), added=1,
                    lone=(-1, -1) if isinstance(place.parent and place.parent.node, ast.ResTarget) else None)
 
 

@@ -12,7 +12,6 @@ from types import TracebackType
 
 import psycopg
 from pglast import ast
-from pglast.parser import parse_sql
 from psycopg import sql as compose
 
 from reconciler.tools.sqlreduce.oracle import (
@@ -25,10 +24,10 @@ from reconciler.tools.sqlreduce.oracle import (
     WrongTarget,
 )
 from reconciler.tools.sqlreduce.safety import explainable, statement_text
-from reconciler.tools.sqlreduce.session import PATIENCE, Job, Lost, Result, Session
-from reconciler.tools.sqlreduce.tree import walk
+from reconciler.tools.sqlreduce.session import DEALLOCATE, PATIENCE, Job, Lost, Result, Session
+from reconciler.tools.sqlreduce.tree import every, parsed
 
-FAR = 0.002             # seconds of a round trip from which candidates travel in batches
+BATCH = 4               # candidates that travel together to a server that is far
 READ_ONLY = "25006"     # SQLSTATE: a write in a read-only transaction
 CRASHED_ELSEWHERE = "57P02"
 HASTY = 0.1             # of the timeout, after which a candidate counts as slow until `confirm` says otherwise
@@ -62,6 +61,7 @@ class PostgresOracle:
         self.target = Failure("")
         self.losses = 0
         self.sessions = [Session(dsn, timeout)]
+        self.far = self.sessions[0].is_far()
         # When the server crashes, all connections end: an idle one tells a crash from a connection that broke.
         self.witness = Session(dsn, timeout) if self.match.kind == "crash" else None
         self.pool = ThreadPoolExecutor(self.jobs)
@@ -82,8 +82,7 @@ class PostgresOracle:
     @property
     def batch(self) -> int:
         """One candidate for each job; more where the server is far away."""
-        far = self.sessions[0].round_trip >= FAR and self.match.kind == "error"
-        return self.jobs * (4 if far else 1)
+        return self.jobs * (BATCH if self.far and self.match.kind == "error" else 1)
 
     def start(self, query: str) -> Failure:
         """Runs the input, first so that it cannot write.
@@ -110,6 +109,9 @@ class PostgresOracle:
             raise WrongTarget(problem)
         if len(job.statements) == 1 and not job.plain:
             session.stage = result.stage
+        session.exploring = False
+        if any(isinstance(raw.stmt, (ast.PrepareStmt, ast.DoStmt, ast.CallStmt)) for raw in parsed(query)):
+            session.clean = (*session.clean, DEALLOCATE)
         for _ in range(self.jobs - 1):
             self._add_session()
         if self.match.kind == "timeout":
@@ -120,7 +122,7 @@ class PostgresOracle:
     def _add_session(self) -> None:
         first = self.sessions[0]
         more = Session(self.dsn, self.timeout)
-        more.begin, more.stage = first.begin, first.stage
+        more.begin, more.stage, more.clean, more.exploring = first.begin, first.stage, first.clean, False
         self.sessions.append(more)
 
     def _protect(self, query: str) -> tuple[bytes, ...]:
@@ -236,9 +238,9 @@ SELECT n.nspname, c.relname, s.seqincrement, t.relname, pg_has_role(c.relowner, 
 
 def _words(query: str) -> list[str]:
     out: list[str] = []
-    for place in walk(parse_sql(query)):
+    for node in every(parsed(query)):
         for name in ("relname", "sval"):
-            value = getattr(place.node, name, None)
+            value = getattr(node, name, None)
             if isinstance(value, str):
                 out += value.replace('"', "").replace(".", " ").split()
     return out
@@ -246,8 +248,8 @@ def _words(query: str) -> list[str]:
 
 def job_of(query: str) -> Job:
     """How a query has to be run."""
-    script = parse_sql(query)
-    parameters = any(isinstance(place.node, ast.ParamRef) for place in walk(script)) \
+    script = parsed(query)
+    parameters = "$" in query and any(isinstance(node, ast.ParamRef) for node in every(script)) \
         and not any(isinstance(raw.stmt, ast.PrepareStmt) for raw in script)
     plain = parameters or any(isinstance(raw.stmt, ast.CopyStmt) for raw in script)
     return Job(tuple(statement_text(query, raw) for raw in script), explainable(script), plain)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pglast import ast
+from pglast import ast, enums
 
 from reconciler.tools.sqlreduce.edits import Change, Edit, Root, category, ranges, replaced, segments
-from reconciler.tools.sqlreduce.tree import Node, Place, fields, with_item
+from reconciler.tools.sqlreduce.tree import Node, Place, fields, make, with_item
 
 
 def find_rewrites(root: Root, places: list[Place]) -> Iterator[Edit]:
@@ -42,10 +42,10 @@ def _to_select(root: Root, place: Place, places: list[Place]) -> Iterator[Edit]:
     stmt = place.node
     values = getattr(stmt, "valuesLists", None)
     if values:
-        targets = tuple(ast.ResTarget(val=item) for item in values[0])
+        targets = tuple(make(ast.ResTarget, val=item) for item in values[0])
         first = [p for p in places[place.order + 1:place.end] if p.parent is place and p.index[:1] == (0,)
                  and p.field == "valuesLists"]
-        yield replaced(root, place, "select", ast.SelectStmt(targetList=targets, **_PLAIN), key=("values",),
+        yield replaced(root, place, "select", make(ast.SelectStmt, targetList=targets, **_PLAIN), key=("values",),
                        kept=ranges(first), added=1 + len(targets))
     for low in places[place.order + 1:place.end]:
         if category(low.node) != "expression" or low.parent is None or category(low.parent.node) == "expression":
@@ -53,19 +53,22 @@ def _to_select(root: Root, place: Place, places: list[Place]) -> Iterator[Edit]:
         if low.field == "val" and low.parent.parent is place and isinstance(stmt, ast.SelectStmt) \
                 and len(stmt.targetList or ()) == 1 and sum(1 for _ in fields(stmt)) <= len(_PLAIN) + 1:
             continue
-        target = (ast.ResTarget(val=low.node),)
+        target = (make(ast.ResTarget, val=low.node),)
         columns = any(isinstance(p.node, ast.ColumnRef) for p in places[low.order:low.end])
         if place.field != "subselect":
-            yield replaced(root, place, "select", ast.SelectStmt(targetList=target, **_PLAIN),
+            yield replaced(root, place, "select", make(ast.SelectStmt, targetList=target, **_PLAIN),
                            key=("alone", id(low.node)), kept=ranges([low]), added=2, odds=0.2 if columns else 1.0)
         tables, kept = _tables(low, place, places)
         if tables and not any(low.order in range(*part) for part in kept):
-            yield replaced(root, place, "select", ast.SelectStmt(targetList=target, fromClause=tables, **_PLAIN),
+            yield replaced(root, place, "select", make(ast.SelectStmt, targetList=target, fromClause=tables, **_PLAIN),
                            key=("from", id(low.node)), kept=(*kept, *ranges([low])), added=2,
                            odds=1.0 if columns else 0.2)
 
 
-_PLAIN: dict[str, Any] = {"limitOption": 0, "op": 0, "groupDistinct": False, "all": False}
+_PLAIN: dict[str, Any] = {
+    "limitOption": enums.LimitOption.LIMIT_OPTION_COUNT, "op": enums.SetOperation.SETOP_NONE,
+    "groupDistinct": False, "all": False,
+}
 
 
 def _tables(low: Place, top: Place, places: list[Place]) -> tuple[tuple[Node, ...], tuple[tuple[int, int], ...]]:
@@ -141,7 +144,7 @@ def _moves(place: Place, places: list[Place]) -> Iterator[Edit]:
         if condition is not None and isinstance(stmt, ast.SelectStmt):
             lost = [p for p in places[place.order + 1:place.end] if p.parent is place and p.field == "targetList"]
             yield Edit("move", ("move", id(stmt), name),
-                       ((stmt, "targetList", (ast.ResTarget(val=condition),)), (stmt, name, None)),
+                       ((stmt, "targetList", (make(ast.ResTarget, val=condition),)), (stmt, name, None)),
                        ranges(lost), added=1)
 
 

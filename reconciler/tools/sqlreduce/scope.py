@@ -6,7 +6,7 @@ from pglast import ast
 from pglast.parser import scan
 
 from reconciler.tools.sqlreduce.oracle import Failure
-from reconciler.tools.sqlreduce.tree import Script, walk
+from reconciler.tools.sqlreduce.tree import Script, every
 
 # What a column may be qualified with although no table of the query has this name.
 QUALIFIED = 2           # parts of the name of a column with its table
@@ -21,8 +21,7 @@ def dangling(script: Script) -> bool:
     tables: set[str] = set(_IMPLICIT)
     wanted: set[str] = set()
     plain = relations = False
-    for place in walk(script):
-        node = place.node
+    for node in every(script):
         if isinstance(node, ast.ColumnRef):
             parts = node.fields or ()
             if parts and isinstance(parts[0], ast.String):

@@ -24,7 +24,7 @@ from reconciler.tools.sqlreduce.oracle import Failure, Oracle, Trial
 from reconciler.tools.sqlreduce.rewrites import find_rewrites
 from reconciler.tools.sqlreduce.scope import dangling, lead, required_text
 from reconciler.tools.sqlreduce.tokens import shorter_texts
-from reconciler.tools.sqlreduce.tree import Measure, Place, Unprintable, measure, to_sql, walk, weigh
+from reconciler.tools.sqlreduce.tree import Measure, Place, Unprintable, measure, parsed, to_sql, walk, weigh
 
 SMALL = 32              # nodes up to which the clauses are tried in reading order, which people can follow
 NEEDED, POINTED = 4.0, 1.5      # nodes that are needed, as a first guess; the same if the server names a place
@@ -87,7 +87,7 @@ class Search:
         self.input_names = names | _ALWAYS | ({"None"} if "None" in self.sql else set())
         with contextlib.suppress(Unprintable, PglastError):
             printed = to_sql(self.root.script)      # may be longer than what the user wrote
-            size, names = weigh(printed, parse_sql(printed))
+            size, names = weigh(printed, parsed(printed))
             self.size = max(self.size, size, key=lambda size: size.cost)
             self.input_names |= names
         self.input_names |= {p.node.sval or "" for p in walk(self.root.script) if isinstance(p.node, ast.String)}
@@ -152,7 +152,7 @@ class Search:
         while shorter:
             shorter = False
             for text in shorter_texts(self.sql):
-                if text in self.seen or not self.allowed(parse_sql(text)) or measure(text).tokens >= self.size.tokens:
+                if text in self.seen or not self.allowed(parsed(text)) or measure(text).tokens >= self.size.tokens:
                     continue
                 (trial,) = self.oracle.first([text])
                 self.note(trial)
@@ -276,7 +276,7 @@ class Search:
         if not sql or sql in self.seen:
             return None
         try:
-            script = parse_sql(sql)
+            script = parsed(sql)
         except PglastError:
             return None
         size, names = weigh(sql, script)

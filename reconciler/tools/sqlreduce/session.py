@@ -20,10 +20,12 @@ from reconciler.tools.sqlreduce.oracle import Failure, ServerUnavailable
 Stage: TypeAlias = Literal["parse", "plan", "run"]
 
 PATIENCE = 30.0         # seconds that a server may take to come back, or to answer beyond its own timeouts
+FAR = 0.002             # seconds of a round trip from which a server is far
 PIECE = 500             # rows
 PAUSE = 0.05            # seconds between two attempts to connect
 ROLLBACK = b"ROLLBACK"
-CLEAN = (b"DEALLOCATE ALL", b"SELECT pg_catalog.pg_advisory_unlock_all()")
+UNLOCK = b"SELECT pg_catalog.pg_advisory_unlock_all()"
+DEALLOCATE = b"DEALLOCATE ALL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +65,23 @@ class Session:
     Attributes:
         begin: how a candidate's transaction begins.
         stage: how far candidates go: a query that fails to parse need not run.
+        exploring: whether the stage is still to be found, for which a query is parsed, planned and run by turns.
+        clean: what undoes the effects on the session that a rollback leaves.
     """
 
     def __init__(self, dsn: str, timeout: float, *, connect_within: float = 0.0) -> None:
         self.dsn, self.timeout = dsn, timeout
         self.begin: tuple[bytes, ...] = (b"BEGIN TRANSACTION READ ONLY",)
         self.stage: Stage = "run"
+        self.exploring = True
+        self.clean: tuple[bytes, ...] = (UNLOCK,)
         self.pipeline = False
         self.broken: Lost | None = None         # a loss that the next run has to tell
-        self.connection, self.round_trip = self._connect(connect_within)
+        self.connection = self._connect(connect_within)
 
-    def _connect(self, within: float) -> tuple[psycopg.Connection[Any], float]:
+    def _connect(self, within: float) -> psycopg.Connection[Any]:
         """Connects and sets the timeouts; waits for a server that is starting, as after a crash.
 
-        Returns:
-            the connection, and the seconds that one round trip took
         Raises:
             ServerUnavailable: there is no server
         """
@@ -86,7 +90,8 @@ class Session:
             try:
                 connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=10,
                                              fallback_application_name="reconciler sqlreduce")
-                return connection, self._settings(connection)
+                self._settings(connection)
+                return connection
             except psycopg.OperationalError as error:
                 starting = PGconn.ping(self.dsn.encode()) == Ping.REJECT
                 if time.monotonic() - start >= (max(within, PATIENCE) if starting else within):
@@ -95,13 +100,8 @@ class Session:
             except psycopg.ProgrammingError as error:
                 raise ServerUnavailable(f"The connection string is wrong: {str(error).strip()}") from error
 
-    def _settings(self, connection: psycopg.Connection[Any]) -> float:
-        """Sets the timeouts; they come back by themselves after a rollback.
-
-        Returns:
-            seconds that this took
-        """
-        start = time.monotonic()
+    def _settings(self, connection: psycopg.Connection[Any]) -> None:
+        """Sets the timeouts; they come back by themselves after a rollback."""
         limit = max(1, round(self.timeout * 1000))
         connection.execute(
             "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
@@ -109,7 +109,15 @@ class Session:
             " set_config('standard_conforming_strings', 'on', false)",
             (str(limit), str(max(1, limit // 2)), str(limit + 60_000)),
         )
-        return time.monotonic() - start
+
+    def is_far(self) -> bool:
+        """Whether a round trip takes so long that candidates should travel in batches."""
+        address = self.connection.info.hostaddr
+        if not address or address == "::1" or address.startswith("127."):
+            return False
+        start = time.monotonic()
+        self.connection.execute("SELECT")
+        return time.monotonic() - start >= FAR
 
     def reconnect(self, within: float) -> None:
         """Replaces a connection that broke.
@@ -118,7 +126,7 @@ class Session:
             ServerUnavailable: the server does not come back within this time
         """
         self.pipeline, self.broken = False, None
-        self.connection, self.round_trip = self._connect(within)
+        self.connection = self._connect(within)
 
     def set_timeout(self, timeout: float) -> None:
         """Gives statements another time limit."""
@@ -198,9 +206,10 @@ class Session:
             plan.append("parse")
         if len(job.statements) == 1:
             sql = job.statements[0].encode()
-            pgconn.send_prepare(b"", sql)
-            plan.append("parse")
-            if job.explain and self.stage != "parse":
+            if self.exploring or self.stage != "run":
+                pgconn.send_prepare(b"", sql)
+                plan.append("parse")
+            if job.explain and (self.exploring or self.stage == "plan"):
                 pgconn.send_query_params(b"EXPLAIN " + sql, None)
                 plan.append("plan")
             if self.stage == "run":
@@ -213,7 +222,7 @@ class Session:
         pgconn.pipeline_sync()
         pgconn.send_query_params(ROLLBACK, None)
         if self.stage == "run":
-            for text in CLEAN:
+            for text in self.clean:
                 pgconn.send_query_params(text, None)
         pgconn.pipeline_sync()
         return plan
@@ -258,7 +267,7 @@ class Session:
             if reply is None:
                 at += 1
                 gaps += 1
-                if gaps > len(plan) + len(CLEAN) + 4:
+                if gaps > len(plan) + len(self.clean) + 4:
                     raise Lost(fatal, "the server closed the connection unexpectedly")
                 continue
             gaps = 0
@@ -287,7 +296,7 @@ class Session:
                 failure = self._exchange(statement.encode(), deadline)
                 if failure is not None:
                     break
-            for text in (ROLLBACK, *CLEAN):
+            for text in (ROLLBACK, *self.clean):
                 self._exchange(text, deadline)
         except psycopg.OperationalError as error:
             raise Lost(None, str(error).strip()) from error

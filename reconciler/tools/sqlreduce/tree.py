@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from pglast import ast
@@ -42,6 +43,25 @@ class Place:
     def below(self, other: Place) -> bool:
         """Whether this is in the subtree of `other` (which is below itself)."""
         return other.order <= self.order < other.order + other.size
+
+
+def make(kind: type[Any], **values: Any) -> Node:
+    """A new node, without pglast's costly checks of each value."""
+    node = object.__new__(kind)
+    for name in kind.__slots__:
+        object.__setattr__(node, name, values.get(name))
+    return node
+
+
+@lru_cache(maxsize=64)
+def parsed(sql: str) -> Script:
+    """The tree of a query, to be read and not changed.
+
+    Raises:
+        pglast.parser.ParseError: it does not parse
+    """
+    script: Script = parse_sql(sql)
+    return script
 
 
 def fields(node: Node) -> Iterator[tuple[str, Any]]:
@@ -93,15 +113,23 @@ def walk(script: Script) -> list[Place]:
     return places
 
 
-def count_nodes(script: Script) -> int:
-    """How many AST nodes a script has."""
-    count = 0
+def every(script: Script) -> Iterator[Node]:
+    """All nodes of a script, in no order to rely on."""
     todo: list[Node] = list(script)
     while todo:
         node = todo.pop()
-        count += 1
-        todo.extend(child for _, value in fields(node) for _, child in items(value))
-    return count
+        yield node
+        for name in node:
+            value = getattr(node, name, None)
+            if isinstance(value, ast.Node):
+                todo.append(value)
+            elif isinstance(value, tuple):
+                todo.extend(child for _, child in items(value))
+
+
+def count_nodes(script: Script) -> int:
+    """How many AST nodes a script has."""
+    return sum(1 for _ in every(script))
 
 
 def shape(script: Script) -> list[object]:
@@ -282,4 +310,4 @@ def measure(sql: str) -> Measure:
     Raises:
         pglast.parser.ParseError: it does not parse
     """
-    return weigh(sql, parse_sql(sql))[0]
+    return weigh(sql, parsed(sql))[0]

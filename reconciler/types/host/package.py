@@ -128,7 +128,7 @@ repair() {
         echo "dpkg was interrupted; finishing its work first"
         said=$(dpkg --configure -a --force-confdef --force-confold 2>&1) && break
         case $said in
-            *"locked by another process"*) tries=$((tries + 1)); [ "$tries" -gt 24 ] || { sleep 5; continue; } ;;
+            *"was locked by "*) tries=$((tries + 1)); [ "$tries" -gt 24 ] || { sleep 5; continue; } ;;
         esac
         printf '%s\n' "$said"
         return 1
@@ -210,12 +210,14 @@ _HOLD: Final = 'apt-mark "$2" -- "$1"'
 _REMOVE: Final = (
     _APT
     + r"""
-name=$1 verb=$2
-shift 2
+name=$1 verb=$2 provided=$3
+shift 3
 set -- "$name" "$@"
 case $(there "$name") in
     ""|not-installed*)
-        echo "$name is not installed itself; another package provides it. Remove that one."
+        # Gone with another one of the same list; or it was never there under this name.
+        [ -n "$provided" ] || exit 0
+        echo "$name is not installed itself; $provided provides it. Remove that one."
         exit 1 ;;
     config-files*) apt-get -qq -y purge -- "$name"; exit ;;
 esac
@@ -242,7 +244,8 @@ def steps(change: Change[Package]) -> Iterable[Step]:
     name, hold = package.name, {None: "", True: "yes", False: "no"}[package.hold]
     if change.after is None:
         verb = "purge" if package.purge else "remove"
-        yield Sh(_REMOVE, (name, verb, *package.together), title=f"{verb} {name}")
+        provider = str((change.before or {}).get("providedBy") or "")
+        yield Sh(_REMOVE, (name, verb, provider, *package.together), title=f"{verb} {name}")
         return
     if change.before is None or change.changed & {"status", "version"}:
         version = package.version or ""

@@ -70,10 +70,9 @@ class Token:
     """A line ended before it."""
 
 
-KEYWORDS: Final = frozenset(
-    "break case catch class const continue debugger default delete do else enum export extends false finally for "
-    "function if import in instanceof new null return super switch this throw true try typeof var void while "
-    "with".split()
+KEYWORD: Final = re.compile(
+    "break|case|catch|class|const|continue|debugger|default|delete|do|else|enum|export|extends|false|finally|for|"
+    "function|if|import|in|instanceof|new|null|return|super|switch|this|throw|true|try|typeof|var|void|while|with"
 )
 PUNCTUATORS: Final = re.compile(
     r">>>=|===|!==|>>>|<<=|>>=|\*\*=|\.\.\.|=>|\?\?|\?\.(?![0-9])|==|!=|<=|>=|&&|\|\||\+\+|--|\+=|-=|\*=|/=|%=|&=|\|=|\^="
@@ -101,7 +100,7 @@ NEWER: Final = {
     "export": "a module",
     "super": "a class",
 }
-ASSIGNMENTS: Final = frozenset("= += -= *= /= %= &= |= ^= <<= >>= >>>= **=".split())
+ASSIGNMENTS: Final = frozenset(["=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>=", ">>>=", "**="])
 LEVELS: Final = {
     operator: level
     for level, operators in enumerate(
@@ -139,7 +138,7 @@ class Tokens:
             return token("string", self._string(character), self.place)
         if found := NAME.match(self.script, start):
             word = re.sub(r"\\u(.{4})", lambda m: chr(int(m[1], 16)), found[0])
-            return token("keyword" if found[0] in KEYWORDS else "name", word, found.end())
+            return token("keyword" if KEYWORD.fullmatch(found[0]) else "name", word, found.end())
         if found := NUMBER.match(self.script, start):
             if NAME.match(self.script, found.end()) or self.script[found.end() : found.end() + 1].isdigit():
                 raise ScriptError(line, f"{found[0]}{self.script[found.end()]} is no number")
@@ -208,7 +207,8 @@ class Tokens:
                 return newline
 
     def _string(self, quote: str) -> str:
-        line, out = self.line, []
+        line = self.line
+        out: list[str] = []
         self.place += 1
         while True:
             character = self.script[self.place : self.place + 1]
@@ -539,8 +539,7 @@ class Parser:
 
     def _binary(self, level: int, no_in: bool) -> Node:
         """`logical` and `+` take all their operands side by side, so that a long chain is not a deep one."""
-        parts, left = [self._unary()], None
-        left = parts[0]
+        left = self._unary()
         while self._token.kind in ("punctuator", "keyword"):
             operator = self._token.text
             found = LEVELS.get(operator, -1)
@@ -622,7 +621,7 @@ class Parser:
             return self._object()
         if self._take("new"):
             if self._take("."):
-                return Node("name", line, (), self._property_name().text)
+                return Node("constant", line, (), f"new.{self._property_name().text}")
             made = self._calls(self._primary(), calls=False)
             return Node("new", line, (made, *(self._arguments() if self._at("(") else ())))
         return self._fail()

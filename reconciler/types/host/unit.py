@@ -33,7 +33,7 @@ UnitInstance = Annotated[
     Rule(
         r"(?!@)(?!.*@\.)[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*"
         r"\.(?:service|socket|timer|path|mount|automount|swap|target|slice)",
-        "the full name of a systemd unit, such as nginx.service or, of a template, getty@tty7.service",
+        "the full name of a unit, such as nginx.service; of a template an instance, such as getty@tty7.service",
         255,
     ),
 ]
@@ -80,7 +80,7 @@ printf '%s\\n' "$files"
 """
 _PROPERTIES: Final = (
     "Id,LoadState,ActiveState,SubState,Type,RemainAfterExit,UnitFileState,NeedDaemonReload,WantedBy,RequiredBy,"
-    "ActiveEnterTimestamp,ExecMainStartTimestamp,StateChangeTimestamp"
+    "ActiveEnterTimestamp,InactiveExitTimestamp,ExecMainStartTimestamp,StateChangeTimestamp"
 )
 _RUNNING: Final = frozenset({"active", "reloading", "refreshing", "activating"})
 _MISSING: Final = {"LoadState": "not-found", "ActiveState": "inactive"}
@@ -159,6 +159,9 @@ def _masked(file: str) -> bool | str:
 def _since(unit: Unit, properties: Mapping[str, str]) -> float:
     """When it read its files for the last time, in seconds since the epoch."""
     started = _seconds(properties.get("ExecMainStartTimestamp", "")) or _seconds(properties["ActiveEnterTimestamp"])
+    if properties["ActiveState"] == "activating":
+        # It is at its ExecStartPre: what comes after that reads the files as they are now.
+        started = max(started, _seconds(properties.get("InactiveExitTimestamp", "")))
     if unit.on_change == "reload":
         return max(started, _seconds(properties["StateChangeTimestamp"]))
     return started
