@@ -117,9 +117,7 @@ def apply(plan: Plan, run: str, means: Means, *, command: str = "apply") -> Resu
         PlanRefused: another run holds a lock on one of the targets.
         StoreError: the journal cannot be written; what was not journalled was not done.
     """
-    journal = Journal(means.store, run)
-    journal.begin(command, to_text(plan))
-    return _Run(plan, journal, means, {}, frozenset()).go()
+    return _Run(plan, Journal(means.store, run), means, {}, frozenset()).go(command)
 
 
 def resume(record: RunRecord, means: Means) -> Result:
@@ -141,7 +139,7 @@ def resume(record: RunRecord, means: Means) -> Result:
             # What was left out may be possible now; it is left out again if not.
             if not end.again and end.outcome is not Outcome.SKIPPED:
                 ended[entry.address] = end
-    return _Run(plan, Journal(means.store, record.id), means, ended, frozenset(begun - ended.keys())).go()
+    return _Run(plan, Journal(means.store, record.id), means, ended, frozenset(begun - ended.keys())).go(None)
 
 
 class _Run:
@@ -163,12 +161,16 @@ class _Run:
                 "folder's `key` file."
             )
 
-    def go(self) -> Result:
+    def go(self, command: str | None) -> Result:
+        """All of it. `command` names a run that begins; without, it is one that goes on."""
         means, plan = self._means, self._plan
         targets = sorted({c.resource.target for c in plan.changes})
         self._leases.take(targets)
         status = "failed"
         try:
+            # Only now: a run that is refused because of a lock was never begun, and there is nothing to resume.
+            if command is not None:
+                self._journal.begin(command, to_text(plan))
             means.emit("apply_started", run=self._journal.run, changes=len(self._changes), targets=targets)
             with ThreadPoolExecutor(means.parallel, thread_name_prefix="apply") as executor:
                 self._schedule(executor)

@@ -101,6 +101,7 @@ def expand(catalog: Catalog) -> list[Resource[Any]]:
     problems: list[Problem] = []
     for document in catalog:
         kind = catalog.registry.kinds[document.kind]
+        attributes: set[str] = set()
         try:
             for bare in kind.expand(document, catalog):
                 resource = replace(
@@ -112,11 +113,18 @@ def expand(catalog: Catalog) -> list[Resource[Any]]:
                 )
                 if resource.type not in catalog.registry.types:
                     raise ContractError(document.kind, f"{document.kind} uses the unknown type {resource.type}.")
+                attributes.update(catalog.registry.types[resource.type].compared.values())
                 other = found.setdefault(resource.address, resource)
                 if other is not resource and (other.spec != resource.spec or other.absent != resource.absent):
                     problems.append(_conflict(resource, other))
         except InvalidInput as error:
             problems.extend(error.problems)
+        for index, name in enumerate(document.lifecycle.ignore_changes):
+            if attributes and name not in attributes:
+                near = get_close_matches(name, attributes, 1)
+                fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(attributes))}."
+                message = f"lifecycle.ignoreChanges[{index}] is no attribute of its objects."
+                problems.append(catalog.problem(document, ("lifecycle", "ignoreChanges", index), message, fix))
     if problems:
         raise InvalidInput(problems)
     return [found[address] for address in sorted(found)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -257,7 +258,7 @@ class Run:
     title: str = ""
 
     def __str__(self) -> str:
-        return self.title or "run " + " ".join(self.argv)
+        return self.title or shlex.join(self.argv)
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +424,6 @@ class ResourceType(Generic[S]):
         provides, needs, watches: tokens such as `path:/etc/motd`. A resource comes after whatever provides what it
             needs; when something that it watches changes, `stale` is laid over what the probe saw.
         among: completes a spec by the tokens that everything on its target provides.
-        lock: changes with the same target and lock never overlap.
         risk: what may go wrong.
         summary: what the type is, in one line.
     """
@@ -442,7 +442,6 @@ class ResourceType(Generic[S]):
     watches: Callable[[S], Iterable[str]] = no_tokens
     stale: Mapping[str, Any] = field(default_factory=dict)
     among: Callable[[S, Collection[str]], S] = alone
-    lock: str | None = None
     risk: Callable[[Change[S]], Risk | None] = no_risk
 
     @property

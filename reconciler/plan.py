@@ -189,6 +189,7 @@ def make(
     *,
     key_id_of: Callable[[], str] = str,
     force: bool = False,
+    refuse: bool = True,
     commit: str = "",
     source: str = "",
     now: datetime | None = None,
@@ -199,7 +200,8 @@ def make(
         prune: what `to_prune` found, as far as it is in scope.
         observed: states by address; what is not in it is out of scope.
         key_id_of: names the key of sealed secrets; asked only if there are any.
-        force: let the guards pass.
+        force: let plans pass that delete a lot.
+        refuse: let no plan pass that must not be applied; a report refuses nothing.
 
     Raises:
         PlanRefused: too many deletions, an empty desired state, or an object that must not be destroyed.
@@ -250,11 +252,13 @@ def make(
             if not resource.absent and (address not in inventory or _is_outdated(inventory[address], resource)):
                 adopt.append(resource)
             continue
-        _check_adoption(change, inventory)
+        if refuse:
+            _check_adoption(change, inventory)
         changes[address] = replace(change, why=tuple(_why(change, movers, address in inventory)))
-    if not force:
+    if refuse and not force:
         _guard(changes, desired, inventory)
-    _protect(changes, inventory)
+    if refuse:
+        _protect(changes, inventory)
     instant = now or datetime.now(UTC)
     return Plan(
         created=instant.isoformat(timespec="seconds"),

@@ -13,11 +13,10 @@ from reconciler import apply as apply_stage
 from reconciler import inventory, journal
 from reconciler import plan as plan_stage
 from reconciler.connections import Pool
-from reconciler.errors import InvalidInput
 from reconciler.expand import Catalog, expand
 from reconciler.load import load
 from reconciler.model import Target
-from reconciler.probe import Observations, probe_all
+from reconciler.probe import Observations, Unprobed, probe_all
 from reconciler.registry import Registry, default
 from reconciler.resolve import Desired, resolve
 from reconciler.secrets import Secrets, key_in
@@ -72,12 +71,14 @@ class Project:
         scope: plan_stage.Scope | None = None,
         *,
         force: bool = False,
+        refuse: bool = True,
         pool: Pool | None = None,
         now: datetime | None = None,
     ) -> plan_stage.Plan:
         """Probe everything in scope and say what would be done. Nothing is changed.
 
         Args:
+            force, refuse: see `plan.make`.
             pool: connections to use and leave open; by default read-only ones that are closed again.
 
         Raises:
@@ -90,9 +91,8 @@ class Project:
         gone = [r for r in gone if r.address in chosen]
         if scope:
             release = {a: r for a, r in release.items() if a in chosen}
+        # Without its secret an object cannot be compared; the others can.
         missing = self.secrets.missing(r for a, r in desired.resources.items() if a in chosen)
-        if missing:
-            raise InvalidInput(missing)
         if pool is None:
             with Pool(desired.targets, read_only=True) as own:
                 observed = self.probe(desired, chosen, gone, own)
@@ -103,12 +103,13 @@ class Project:
             desired,
             gone,
             release,
-            observed,
+            {**observed, **{address: Unprobed(reason) for address, reason in missing.items()}},
             owned,
             self.registry,
             self.secrets.seal,
             key_id_of=lambda: self.secrets.key_id,
             force=force,
+            refuse=refuse,
             commit=plan_stage.git_commit(self.path),
             source=str(self.path),
             now=now,

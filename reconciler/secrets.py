@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from reconciler.errors import Problem, SecretError
+from reconciler.errors import SecretError
 from reconciler.model import Resource, Sealed, Secret, Sha256
 
 REDACTED: Final = "(secret)"
@@ -75,9 +75,9 @@ class Secrets:
         plain = value if isinstance(value, Sha256) else Sha256.of(value)
         return Sealed(hmac.new(self._key, plain.hex.encode(), hashlib.sha256).hexdigest())
 
-    def missing(self, resources: Iterable[Resource[Any]]) -> list[Problem]:
-        """A problem for each secret of these objects that cannot be read."""
-        problems = []
+    def missing(self, resources: Iterable[Resource[Any]]) -> dict[str, str]:
+        """Address -> reason, for each of these objects that has a secret which cannot be read."""
+        found = {}
         for resource in resources:
             for name in type(resource.spec).model_fields:
                 value = getattr(resource.spec, name)
@@ -85,8 +85,8 @@ class Secrets:
                     try:
                         self.reveal(value)
                     except SecretError as error:
-                        problems.append(Problem(str(error), "", resource.origin, resource.position))
-        return problems
+                        found[resource.address] = str(error)
+        return found
 
     def redact(self, text: str) -> str:
         """The text without any value that was revealed so far, as it stands, by line, or in base64."""

@@ -7,6 +7,7 @@ infrastructure, only the knowledge of what may be pruned and resumed.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -98,8 +99,10 @@ class Store:
                 ignore = self.folder / ".gitignore"
                 if not ignore.exists():
                     ignore.write_text("*\n")
+                # Readable for the owner only, whoever made the folder; SQLite gives its other files the same mode.
+                os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY, 0o600))
             except OSError as error:
-                raise StoreError(f"the state folder {self.folder} cannot be made: {error.strerror}.") from None
+                raise StoreError(f"the state folder {self.folder} cannot be written: {error.strerror}.") from None
             connection = sqlite3.connect(self._file, timeout=30, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")

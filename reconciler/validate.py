@@ -187,7 +187,7 @@ def _cross_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem
                 fix = did_you_mean(name, known) or "Add a document of kind Host."
                 yield catalog.problem(document, ("spec", "hosts", index), f"there is no Host/{_word(name)}.", fix)
     elif hosts is not None and not catalog.hosts(hosts):
-        labels = ", ".join(f"{k}: {v}" for k, v in hosts.match_labels.items())
+        labels = ", ".join(f"{_word(k)}: {_word(v)}" for k, v in hosts.match_labels.items())
         at = ("spec", "hosts", "matchLabels")
         yield catalog.problem(document, at, f"no host carries the labels {labels}.", "Check the labels of the hosts.")
     for index, address in enumerate(document.lifecycle.requires):

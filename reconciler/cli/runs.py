@@ -113,7 +113,7 @@ def drift(
     """Report what changed behind our back, and what audits find. Cannot change anything. Exit status 2 on drift."""
     here = project(path, state, images, parallel=parallel)
     with _watched(here, output):
-        made = here.plan(_scope(target, exclude), force=True)
+        made = here.plan(_scope(target, exclude), refuse=False)
     _show_plan(here, made, output, event="drift")
     raise typer.Exit(2 if made.changes or made.findings else 1 if made.unknown else 0)
 

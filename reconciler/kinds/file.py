@@ -72,7 +72,10 @@ class FileBody(Spec):
     mode: Mode | None = Field(None, description="Permissions, quoted; `0644` for new files, `0755` for directories.")
     owner: Account | None = Field(None, description="Owner; `root` for new files.")
     group: Account | None = Field(None, description="Group; `root` for new files.")
-    sensitive: bool = Field(False, description="Never show the content, only whether it differs.")
+    sensitive: bool = Field(
+        False,
+        description="Show only whether the content differs. The plan file still holds it; a secret is not even there.",
+    )
     ensure: Literal["present", "absent"] = Field(
         "present", description="`absent` removes the file, the link, the empty directory, the line or the block."
     )

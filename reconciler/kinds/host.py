@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -66,8 +67,12 @@ def check(document: Document[HostSpec], catalog: Catalog) -> Iterable[Any]:
 
 
 def target(document: Document[HostSpec]) -> Target:
-    """How to reach the host."""
+    """How to reach the host. Paths are relative to the document, as everywhere in it."""
+    folder = PurePath(document.position.file).parent
     settings = {k: v for k, v in dump(document.spec).items() if k != "connection"}
+    for name in ("root", "identityFile", "knownHosts", "configFile"):
+        if name in settings and not settings[name].startswith("~"):
+            settings[name] = str(folder / settings[name])
     return Target(document.name, document.spec.connection, settings, document.metadata.labels)
 
 

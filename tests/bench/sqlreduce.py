@@ -25,7 +25,7 @@ PEER_LIMIT = 300        # seconds after which a case of the peer counts as faile
 
 @dataclass
 class Row:
-    """One tool's result for one case."""
+    """One tool's result for one case. The seconds are those of the reduction, without the start of a process."""
 
     query: str = ""
     tokens: int = 0
@@ -84,6 +84,8 @@ def peers(server: Server, sql: str) -> Row:
     _, found, rest = out.partition("Minimal query yielding the same error:\n")
     if found:
         row.query = rest.partition("\n\nPretty-printed")[0].strip().replace("\033[1m", "").replace("\033[0m", "")
+        took = [line for line in rest.splitlines() if line.startswith("Runtime:")]
+        row.seconds = float(took[0].split()[1]) if took else row.seconds
         counted = [line for line in rest.splitlines() if line.startswith("Iterations:")]
         row.executed = int(counted[0].split()[1]) if counted else row.executed
     return sized(row)
@@ -122,15 +124,18 @@ def main() -> None:
 
 
 def summary(rows: list[tuple[str, Row, Row]]) -> None:
-    """Prints totals and medians."""
-    mine, other = [row for _, row, _ in rows], [row for _, _, row in rows]
-    print(f"\nfailed: {sum(bool(row.problem) for row in mine)} of {len(rows)}, "
-          f"peer {sum(bool(row.problem) for row in other)}")
-    for name in ("tokens", "nodes", "executed", "seconds"):
-        ones, twos = [getattr(row, name) for row in mine], [getattr(row, name) for row in other]
-        share = f"{100 * (1 - sum(ones) / sum(twos)):.0f}% less" if sum(twos) else ""
-        print(f"{name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {share:10} "
-              f"median {statistics.median(ones):7.2f} {statistics.median(twos):7.2f}")
+    """Prints totals and medians: of all cases, and of those that both reduced."""
+    both = [(mine, other) for _, mine, other in rows if not mine.problem and not other.problem]
+    print(f"\nfailed: {sum(bool(mine.problem) for _, mine, _ in rows)} of {len(rows)}, "
+          f"peer {sum(bool(other.problem) for _, _, other in rows)}")
+    for title, pairs in (("all cases", [(mine, other) for _, mine, other in rows]), ("both reduced", both)):
+        print(f"{title}: {len(pairs)}")
+        for name in ("tokens", "nodes", "executed", "seconds"):
+            ones, twos = [getattr(mine, name) for mine, _ in pairs], [getattr(other, name) for _, other in pairs]
+            if not sum(twos):
+                continue
+            print(f"  {name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {100 * (1 - sum(ones) / sum(twos)):4.0f}% less   "
+                  f"median {statistics.median(ones):7.2f} {statistics.median(twos):7.2f}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.cli.main import main
+from reconciler.cli.main import run as main
 from reconciler.errors import InvalidInput
 from reconciler.expand import expand
 from reconciler.load import load, parse

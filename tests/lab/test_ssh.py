@@ -26,7 +26,22 @@ from reconciler.registry import default
 from tests.lab.hosts import Lab, LabHost, Slot
 
 SECRET = Secret(secret_ref="env:NEVER")
-HOSTILE = ("a b", "$(id)", "`id`", ";rm -rf x", "it's", '"q"', "back\\slash", "-n", "*", "é\u00fc漢", "#x", "~", "a&b|c", "%s")
+HOSTILE = (
+    "a b",
+    "$(id)",
+    "`id`",
+    ";rm -rf x",
+    "it's",
+    '"q"',
+    "back\\slash",
+    "-n",
+    "*",
+    "é\u00fc漢",
+    "#x",
+    "~",
+    "a&b|c",
+    "%s",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +75,9 @@ def do(connection: Shell, *steps: Step) -> list[StepResult]:
 
 
 def fingerprint(host: LabHost) -> str:
-    line = subprocess.run(["ssh-keygen", "-lf", f"{host.host_key}.pub"], capture_output=True, text=True, check=True).stdout
+    line = subprocess.run(
+        ["ssh-keygen", "-lf", f"{host.host_key}.pub"], capture_output=True, text=True, check=True
+    ).stdout
     return line.split()[1]
 
 
@@ -166,7 +183,7 @@ def test_by_way_of_other_hosts(lab: Lab, tmp_path: Path) -> None:
         assert came_from("web1") == web1.address
         assert came_from("root@web1:22,web2") == web2.address
         assert came_from("web2\nHost *\n  ProxyJump web2") == web2.address
-        with pytest.raises(ConnectError, match="by way of web1.*took none|by way of web1.*takes none"):
+        with pytest.raises(ConnectError, match=r"by way of web1.*takes none"):
             came_from("nobody-there@web1")
         with pytest.raises(ConnectError, match="runs in circles"):
             came_from("web1\nHost web1\n  ProxyJump web2\nHost web2\n  ProxyJump web1")
@@ -228,9 +245,14 @@ def test_keys_of_the_agent(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyP
             monkeypatch.setenv("SSH_AUTH_SOCK", path)
             assert ask(shell(host, identityFile=None), "hostname") == "web1\n"
             assert ask(shell(host, identityFile=locked), "hostname") == "web1\n"
-            with pytest.raises(ConnectError, match=r"takes none of our keys \(\S*stranger: refused\)|of the agent: refused"):
+            with pytest.raises(
+                ConnectError, match=r"takes none of our keys \(\S*stranger: refused\)|of the agent: refused"
+            ):
                 ask(shell(host, identityFile=stranger), "hostname")
-            many = [threading.Thread(target=lambda: seen.append(ask(shell(host, identityFile=None), "hostname"))) for _ in range(8)]
+            many = [
+                threading.Thread(target=lambda: seen.append(ask(shell(host, identityFile=None), "hostname")))
+                for _ in range(8)
+            ]
             seen: list[str] = []
             for one in many:
                 one.start()
@@ -246,7 +268,10 @@ def test_a_wrong_user_or_key_is_told_with_what_was_tried(lab: Lab, tmp_path: Pat
     (tmp_path / "junk").write_text("no key at all\n")
     with lab.inside():
         for settings, expected in (
-            ({"user": "nobody-there"}, rf"web1: nobody-there@{host.address} takes none of our keys \({lab.key}: refused\)"),
+            (
+                {"user": "nobody-there"},
+                rf"web1: nobody-there@{host.address} takes none of our keys \({lab.key}: refused\)",
+            ),
             ({"identityFile": stranger}, f"{stranger}: refused"),
             ({"identityFile": tmp_path / "none"}, f"{tmp_path}/none: not there"),
             ({"identityFile": tmp_path / "junk"}, f"{tmp_path}/junk: not a private key that we can read"),
@@ -265,9 +290,9 @@ def test_becoming_root(lab: Lab) -> None:
         assert ask(shell(host, user="deploy", become="sudo", client="openssh"), "id -u") == "0\n"
         with pytest.raises(ConnectError, match="web1: no shell: sudo: a password is required"):
             ask(shell(host, user="admin", become="sudo"), "id -u")
-        with pytest.raises(ConnectError, match="[Aa]uthentication required"):
+        with pytest.raises(ConnectError, match=r"[Aa]uthentication required"):
             ask(shell(host, user="admin", become="run0"), "id -u")
-        with pytest.raises(ConnectError, match="doas: not found|doas: command not found"):
+        with pytest.raises(ConnectError, match=r"doas: (command )?not found"):
             ask(shell(host, become="doas"), "id -u")
 
 
@@ -285,7 +310,9 @@ def test_a_talkative_login_does_not_spoil_answers(lab: Lab) -> None:
 class Gate:
     """A TCP server on the lab's network before a host: drops connections, cuts them, or says nothing."""
 
-    def __init__(self, lab: Lab, host: LabHost, drop: int = 0, cut_after: int = sys.maxsize, mute: bool = False) -> None:
+    def __init__(
+        self, lab: Lab, host: LabHost, drop: int = 0, cut_after: int = sys.maxsize, mute: bool = False
+    ) -> None:
         self.host, self.drop, self.cut_after, self.mute = host, drop, cut_after, mute
         self.connections = self.passed = 0
         self._open: list[socket.socket] = []
@@ -437,7 +464,7 @@ def test_large_and_binary_output(lab: Lab) -> None:
         big, binary, after = connection.read(
             [
                 Script("head -c 10000000 /dev/zero | tr '\\0' x"),
-                Script("i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done"),
+                Script('i=0; while [ $i -lt 256 ]; do printf "\\\\$(printf %03o $i)"; i=$((i+1)); done'),
                 Script('printf %s "$1"; exit 7', ["last"]),
             ]
         )
@@ -538,7 +565,13 @@ def test_nothing_is_left_on_the_host_or_here(lab: Lab) -> None:
     with lab.inside():
         ask(shell(host), "true")
         before = here()
-        for settings in ({}, {"client": "openssh"}, {"user": "deploy", "become": "sudo"}, {"user": "nobody-there"}, {"port": 2}):
+        for settings in (
+            {},
+            {"client": "openssh"},
+            {"user": "deploy", "become": "sudo"},
+            {"user": "nobody-there"},
+            {"port": 2},
+        ):
             with suppress(ConnectError):
                 ask(shell(host, **settings), "true")
         with closing(shell(host)) as connection, suppress(ConnectError, ConnectionLost):

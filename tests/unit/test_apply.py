@@ -28,7 +28,7 @@ def test_events_tell_the_story_in_order(tmp_path: Path) -> None:
     one.apply()
     assert [e for e, _ in one.events] == ["apply_started", "change_started", "step_finished", "change_finished", "apply_finished"]
     assert one.events[2][1] | {"output": ""} == {
-        "address": "sim.item[s1:a]", "step": 'run set a {"value": "x"}', "status": 0, "output": ""
+        "address": "sim.item[s1:a]", "step": 'set a \'{"value": "x"}\'', "status": 0, "output": ""
     }
     assert one.events[-1][1] == {"run": "run-1", "done": 1, "failed": 0, "skipped": 0, "unknown": 0}
 
@@ -37,7 +37,7 @@ def test_a_failed_step_is_shown_with_what_it_printed(tmp_path: Path) -> None:
     one = rig(tmp_path, thing("a", value="x"))
     one.world.broken = {("s1", "a")}
     result = one.apply()
-    assert result.ended["sim.item[s1:a]"].reason == 'run set a {"value": "x"}: exit status 1\n    the disk is on fire'
+    assert result.ended["sim.item[s1:a]"].reason == 'set a \'{"value": "x"}\': exit status 1\n    the disk is on fire'
     assert result.summary == "1 failed"
     assert not result.ok
 

@@ -48,7 +48,7 @@ def test_records_of_a_run(tmp_path: Path) -> None:
     ends = {a: b for e, a, b in found if e == "end"}
     assert intents["sim.item[s1:b]"]["observed"] == made.changes[1].digest
     assert intents["sim.item[s1:b]"]["action"] == "update"
-    assert intents["sim.item[s1:b]"]["steps"] == ['run set b {"value": "x"}']
+    assert intents["sim.item[s1:b]"]["steps"] == ['set b \'{"value": "x"}\'']
     assert ends["sim.item[s1:a]"] == {"outcome": "done", "reason": "", "again": False}
     assert ends["sim.item[s1:b]"]["outcome"] == "failed"
     (run,) = journal.runs(rig.store)

@@ -98,7 +98,7 @@ def test_a_newer_version_is_not_touched(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="the state folder .* cannot be made"), Store(tmp_path / "file" / "state").write():
+    with pytest.raises(StoreError, match="the state folder .* cannot be written"), Store(tmp_path / "file" / "state").write():
         pass
 
 

@@ -122,7 +122,7 @@ def steps(change: Change[Directory]) -> Iterable[Step]:
         yield Sh(
             f'inside "$1"\n{REFUSE}own "$1" "$3" "$4"\n[ -z "$2" ] || chmod -- "$2" "$ROOT$1"',
             (path, mode or "", owner, group),
-            title=f"set {path} to {_access(mode or '', owner, group)}",
+            title=f"set {path} to {_access(mode or '', owner, group) or 'a directory'}",
         )
     strangers = tuple(change.before["strangers"] or ()) if change.before and "strangers" in change.changed else ()
     if strangers:

@@ -40,7 +40,10 @@ class File(Spec):
     mode: Mode | None = None
     owner: Account | None = None
     group: Account | None = None
-    sensitive: Annotated[bool, CONTROL] = Field(False, description="Never show the content, only that it differs.")
+    sensitive: Annotated[bool, CONTROL] = Field(
+        False,
+        description="Show only whether the content differs. The plan file still holds it; a secret is not even there.",
+    )
 
 
 def hidden(file: File) -> Iterable[str]:

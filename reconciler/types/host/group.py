@@ -52,5 +52,5 @@ def risk(change: Change[Group]) -> Risk | None:
 
 
 TYPE = ResourceType(
-    "host.group", Group, probe, steps, provides=lambda g: (f"group:{g.name}",), lock="accounts", risk=risk
+    "host.group", Group, probe, steps, provides=lambda g: (f"group:{g.name}",), risk=risk
 )

@@ -55,28 +55,51 @@ class Line(Spec):
     )
 
 
+READ = """while [ $# -gt 0 ]; do
+    p=$ROOT$1 texts=$2 n=$3
+    shift 3
+    [ ! -f "$p" ] || [ -z "$texts" ] || grep -naxF -e "$texts" -- "$p"
+    printf '\\0'
+    while [ "$n" -gt 0 ]; do
+        [ ! -f "$p" ] || grep -naE -e "$1" -- "$p" || [ $? -eq 1 ] || { printf '%s' "$1"; exit 2; }
+        printf '\\0'
+        n=$((n - 1))
+        shift
+    done
+done
+exit 0
+"""
+
+
 def probe(lines: Sequence[Line]) -> Probe:
-    """For each line, the lines of the file that are it or match it; two greps each, one without `match`."""
-    arguments = [word for line in lines for word in (line.path, line.line or "", line.match or "")]
-    (reply,) = yield [
-        Script(
-            'while [ $# -gt 0 ]; do if [ -f "$ROOT$1" ]; then\n'
-            '[ -z "$3" ] || grep -naE -e "$3" -- "$ROOT$1" || [ $? -eq 1 ] || { printf "%s" "$1: $3"; exit 2; }\n'
-            '[ -z "$2" ] || grep -naxF -e "$2" -- "$ROOT$1"; fi; printf "\\0"; shift 3; done; exit 0',
-            arguments,
-        )
-    ]
-    *found, last = reply.text.split("\0")
+    """One grep for each file and one for each expression; a grep takes several texts, one on each line."""
+    by_path: dict[str, list[Line]] = {}
+    for line in lines:
+        by_path.setdefault(line.path, []).append(line)
+    arguments: list[str] = []
+    wanted: list[tuple[str, str | None]] = []
+    for path, found in by_path.items():
+        texts = sorted({line.line for line in found if line.line})
+        expressions = sorted({line.match for line in found if line.match})
+        arguments += [path, "\n".join(texts), str(len(expressions)), *expressions]
+        wanted += [(path, None), *((path, expression) for expression in expressions)]
+    (reply,) = yield [Script(READ, arguments)]
+    *parts, last = reply.text.split("\0")
     if reply.status:
-        raise ProbeFailed(f"grep on the host does not take the file or the expression {printable(last)}")
-    return [_state(one) for one in found]
+        raise ProbeFailed(f"grep on the host does not take the expression {printable(last)}")
+    rows = {key: _rows(part) for key, part in zip(wanted, parts, strict=True)}
+    states: list[State | None] = []
+    for line in lines:
+        same = {n: text for n, text in rows[line.path, None].items() if text == line.line}
+        there = same | (rows[line.path, line.match] if line.match else {})
+        found_texts = dict.fromkeys(there[number] for number in sorted(there))
+        states.append({"line": printable("\n".join(found_texts))} if found_texts else None)
+    return states
 
 
-def _state(found: str) -> State | None:
-    """The text of the lines that were found, in their order, without repetition."""
-    by_number = {int(number): text for number, _, text in (row.partition(":") for row in found.split("\n") if row)}
-    texts = dict.fromkeys(by_number[number] for number in sorted(by_number))
-    return {"line": printable("\n".join(texts))} if texts else None
+def _rows(part: str) -> dict[int, str]:
+    """What grep -n found: line number -> text."""
+    return {int(number): text for number, _, text in (row.partition(":") for row in part.split("\n") if row)}
 
 
 def steps(change: Change[Line]) -> Iterable[Step]:

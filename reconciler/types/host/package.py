@@ -297,6 +297,5 @@ TYPE = ResourceType(
     probe,
     steps,
     provides=lambda p: (f"package:{p.name}",),
-    lock="dpkg",
     risk=risk,
 )

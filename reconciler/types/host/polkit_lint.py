@@ -86,7 +86,10 @@ def lint(scripts: Mapping[str, str]) -> list[Problem]:
             problems.append(_uncompiled(path, error))
     shared = GLOBALS.union(*(_globals(tree) for tree in trees.values()))
     for path, tree in trees.items():
-        problems.extend(_Lint(path, tree, shared).problems())
+        try:
+            problems.extend(_Lint(path, tree, shared).problems())
+        except RecursionError:
+            problems.append(("too-complex", f"{path}: it is nested too deeply to be understood.", "Simplify it."))
     return problems
 
 

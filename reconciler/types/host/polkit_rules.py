@@ -142,7 +142,10 @@ def problems(
             continue
         out += [(path, p) for p in _access(shown, meta, reader, need=4)]
         if content is None:
-            message = f"{shown}: it is no file, or a link to none; polkit skips it."
+            waits = "it is a pipe: polkitd waits at it, and answers nobody"
+            message = (
+                f"{shown}: {waits if meta.kind == 'fifo' else 'it is no file, or a link to none; polkit skips it'}."
+            )
             out.append((path, ("unreadable", message, "Remove it, or put a file there.")))
             continue
         try:

@@ -312,4 +312,4 @@ def provides(user: User) -> Iterable[str]:
         yield f"group:{user.name}"
 
 
-TYPE = ResourceType("host.user", User, probe, steps, provides=provides, needs=needs, lock="accounts", risk=risk)
+TYPE = ResourceType("host.user", User, probe, steps, provides=provides, needs=needs, risk=risk)

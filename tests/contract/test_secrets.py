@@ -1,0 +1,243 @@
+"""Law 8: a canary secret shows up in no output, plan, journal, event, exception or argument list, even on failure."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.model import Secret
+from reconciler.plan import to_text
+from reconciler.registry import default
+from reconciler.render.terminal import console, show_plan
+from reconciler.secrets import Secrets
+from tests.contract.laws import Subject, image, laws
+from tests.contract.tables import CANARY, ids, resource, table
+from tests.contract.test_types import _takes
+
+LINES = "canary-first-line-8a1\ncanary-second-line-9b2"
+"""A secret of several lines: no line of it may show up either."""
+
+
+def forms(secret: str) -> list[bytes]:
+    """How a secret may show up: as it is, by line, in base64 at any offset, in hex, reversed, escaped for JSON."""
+    out = [secret.encode(), *(line.encode() for line in secret.splitlines()), secret.encode().hex().encode()]
+    out += [secret[::-1].encode(), json.dumps(secret)[1:-1].encode()]
+    for offset in range(3):
+        # The middle of it is the same wherever it stands in a longer text.
+        whole = base64.b64encode(b"x" * offset + secret.encode()).rstrip(b"=")
+        out.append(whole[4:-2])
+    return out
+
+
+def assert_nowhere(texts: Mapping[str, bytes | str], secret: str) -> None:
+    for place, text in texts.items():
+        raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+        for form in forms(secret):
+            assert form not in raw, f"{place} holds {form!r}"
+
+
+def traces(subject: Subject, made: Any, result: Any) -> dict[str, bytes | str]:
+    """Everything that a run leaves behind or shows."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        show_plan(made, default(), console())
+    kept = {str(p): p.read_bytes() for p in subject.state.iterdir() if p.is_file()}
+    return {
+        "the plan": to_text(made),
+        "the plan as a value": repr(made),
+        "the terminal": shown.getvalue(),
+        "the events": repr(subject.events),
+        "the result": repr(result),
+        **kept,
+    }
+
+
+def with_secrets(place: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Law entries of types with a field that takes a secret, with each such field made one."""
+    out = []
+    for name, entry in laws("laws", place):
+        kind = default().type_of(name)
+        for field, about in kind.spec.model_fields.items():
+            alias = about.alias or field
+            if not _takes(about.annotation):
+                continue
+            spec = {**entry["spec"], alias: {"secretRef": "env:CANARY"}}
+            try:
+                kind.spec.model_validate(spec)
+            except ValueError:
+                continue
+            out.append((name, {**entry, "name": f"{entry['name']}, {alias}", "spec": spec}))
+    return out
+
+
+OTHER = "$6$another$" + "y" * 86
+ENTRIES, ON_HOSTS = with_secrets("image"), with_secrets("host")
+SECRETS = {"word": CANARY, "lines": LINES, "spaces": "canary with 'quotes' $(id) \\ and spaces", "hash": "$6$canary$" + "x" * 86}
+
+
+@pytest.fixture(params=SECRETS)
+def secret(request: pytest.FixtureRequest) -> str:
+    return SECRETS[request.param]
+
+
+def use(subject: Subject, secret: str) -> None:
+    subject.secrets = Secrets(lambda: b"k" * 32, {"CANARY": secret})
+    subject.events.clear()
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Iterator[Subject]:
+    one = image(tmp_path / "image", tmp_path / "state")
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize(("name", "entry"), ENTRIES, ids=ids(ENTRIES))
+def test_on_an_image(name: str, entry: Mapping[str, Any], subject: Subject, secret: str) -> None:
+    """Created, changed to another secret, changed back, failed."""
+    kind = default().type_of(name)
+    one = resource(kind, entry["spec"])
+    use(subject, secret)
+    if entry.get("setup"):
+        subject.sh(entry["setup"])
+    made = subject.plan(one)
+    result = subject.apply(made)
+    assert_nowhere(traces(subject, made, result), secret)
+    use(subject, OTHER)
+    made = subject.plan(one)
+    result = subject.apply(made)
+    assert_nowhere(traces(subject, made, result), OTHER)
+    use(subject, secret)
+    made = subject.plan(one)
+    broken = replace(kind, steps=_failing(kind.steps))
+    result = _apply_with(subject, made, broken)
+    assert not result.ok
+    assert_nowhere(traces(subject, made, result), secret)
+    assert_nowhere(traces(subject, made, result), OTHER)
+
+
+def _failing(steps: Any) -> Callable[[Any], Any]:
+    """The same steps, and then one that reads the secret, shows it in several forms and fails."""
+    from reconciler.model import Sh
+
+    loud = "s=$(cat); echo \"$s\"; echo \"$s\" >&2; printf %s \"$s\" | base64; printf 'x%s' \"$s\" | base64 -w0; exit 3"
+
+    def spelled(change: Any) -> Any:
+        yield Sh(loud, stdin=Secret(secret_ref="env:CANARY"), title="a loud step")
+        yield from steps(change)
+
+    return spelled
+
+
+def _apply_with(subject: Subject, made: Any, kind: Any) -> Any:
+    from reconciler import apply as apply_stage
+    from reconciler.registry import Registry
+
+    subject.runs += 1
+    registry = Registry.of([], [kind])
+    means = apply_stage.Means(registry, subject.pool, subject.store, subject.secrets, subject.emit)
+    return apply_stage.apply(made, f"run-{subject.runs}", means)
+
+
+def test_every_type_that_takes_a_secret_takes_part() -> None:
+    """Law 10: a type with a secret and no law entry would be left out in silence."""
+    taking = {
+        t.name for t in default().types.values() if t.steps and any(_takes(f.annotation) for f in t.spec.model_fields.values())
+    }
+    assert taking == {name for name, _ in ENTRIES} == {name for name, _ in ON_HOSTS}
+    assert all(table("types", name) for name in taking)
+
+
+def test_without_its_value_a_secret_fails_in_words(subject: Subject) -> None:
+    one = resource(default().type_of("host.file"), {"path": "/etc/x", "content": {"secretRef": "env:NOT_THERE"}})
+    subject.secrets = Secrets(lambda: b"k" * 32, {})
+    subject.sh("mkdir -p $ROOT/etc")
+    from reconciler.errors import SecretError
+
+    with pytest.raises(SecretError, match="the secret env:NOT_THERE is not there. Set the environment variable NOT_THERE."):
+        subject.plan(one)
+
+
+class Watcher:
+    """Looks at every argument list and environment of a machine, again and again, while something happens."""
+
+    def __init__(self, secret: str) -> None:
+        self._forms = forms(secret)
+        self._stop = threading.Event()
+        self.found: list[str] = []
+        self.looks = 0
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        mine = {str(os.getpid())}
+        while not self._stop.is_set():
+            self.looks += 1
+            for process in os.listdir("/proc"):
+                if not process.isdecimal() or process in mine:
+                    continue
+                for what in ("cmdline", "environ"):
+                    with contextlib.suppress(OSError):
+                        text = Path(f"/proc/{process}/{what}").read_bytes()
+                        self.found += [f"{process} {what}" for form in self._forms if form in text]
+            time.sleep(0.001)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.mark.parametrize(("name", "entry"), ENTRIES[:1], ids=ids(ENTRIES[:1]))
+def test_the_watcher_sees(name: str, entry: Mapping[str, Any]) -> None:
+    """Proof of the proof: a program that does carry the secret is caught."""
+    with Watcher(CANARY) as watcher, subprocess.Popen(["sh", "-c", "sleep 5; :", CANARY]) as careless:
+        deadline = time.monotonic() + 5
+        while not watcher.found and time.monotonic() < deadline:
+            time.sleep(0.01)
+        careless.kill()
+    assert watcher.found
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(("name", "entry"), ON_HOSTS, ids=ids(ON_HOSTS))
+def test_on_a_real_host(name: str, entry: Mapping[str, Any], subject_host: Subject) -> None:
+    """Its processes are seen from outside; its own journal and files are searched afterwards."""
+    secret = "$6$canary$" + hashlib.sha512(entry["name"].encode()).hexdigest()[:86]  # passwords are hashes
+    kind = default().type_of(name)
+    one = resource(kind, entry["spec"])
+    keep = subject_host.secrets
+    try:
+        use(subject_host, secret)
+        if entry.get("setup"):
+            subject_host.sh(entry["setup"])
+        with Watcher(secret) as watcher:
+            made = subject_host.plan(one)
+            result = subject_host.apply(made)
+            assert result.ok, result.ended
+            made_again = subject_host.plan(one)
+            failed = _apply_with(subject_host, replace(made, changes=made.changes), replace(kind, steps=_failing(kind.steps)))
+        assert watcher.looks > 1
+        assert watcher.found == []
+        assert made_again.empty
+        assert_nowhere(traces(subject_host, made, result), secret)
+        assert_nowhere(traces(subject_host, made, failed), secret)
+        subject_host.sh(f"! journalctl --boot --output=cat | grep -F {secret!r}")
+    finally:
+        subject_host.settle(resource(kind, entry["spec"], absent=True))
+        subject_host.secrets = keep
