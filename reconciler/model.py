@@ -75,7 +75,8 @@ class Secret(Spec):
     """A reference to a secret. It carries a name, never a value, so it may be shown anywhere."""
 
     secret_ref: str = Field(
-        min_length=1,
+        pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f]+)$",
+        json_schema_extra={"patternErrorMessage": "Write env:NAME or file:PATH."},
         description="`env:NAME` (environment variable) or `file:PATH` (a file outside the repo), first line end cut.",
         examples=["env:ALICE_PASSWORD_HASH"],
     )

@@ -209,6 +209,10 @@ def make(
     edges = dict(desired.edges)
     prune_edges, _, _ = connect(prune, registry, {})
     edges |= prune_edges
+    watched = _watchers_of_pruned(desired, prune, inventory, registry)
+    for address, gone in watched.items():
+        edges[address] = sorted({*edges[address], *gone})
+        watched[address] = [*desired.watched.get(address, ()), *gone]
     everything = {**desired.resources, **{r.address: r for r in prune}}
     order = topological(edges)
 
@@ -240,7 +244,7 @@ def make(
             if not any(b in changes for b in before):
                 findings.extend(audit(resource, state, kind, seal))
             continue
-        movers = [w for w in desired.watched.get(address, ()) if w in changes]
+        movers = [w for w in watched.get(address, desired.watched.get(address, ())) if w in changes]
         seen = state
         if movers and state is not None:
             seen = {**state, **{n: v for n, v in kind.stale.items() if state.get(n) is not UNOBSERVABLE}}
@@ -280,6 +284,24 @@ def make(
         key_id=key_id_of() if any(_has_sealed(c) for c in changes.values()) else "",
         source=source,
     )
+
+
+def _watchers_of_pruned(
+    desired: Desired, prune: Sequence[Resource[Any]], inventory: Mapping[str, Entry], registry: Registry
+) -> dict[str, list[str]]:
+    """Who watches what will be pruned: its document may have lost the object together with the reason to watch it, so
+    what it watched when it was last applied counts, too."""
+    providers = {(r.target, t): r.address for r in prune for t in registry.type_of(r.type).provides(r.spec)}
+    out: dict[str, list[str]] = {}
+    for address, resource in desired.resources.items() if providers else ():
+        kind = registry.type_of(resource.type)
+        tokens = set(kind.watches(resource.spec))
+        if kind.stale and address in inventory and (last := inventory[address].resource(registry)) is not None:
+            tokens.update(kind.watches(last.spec))
+        gone = {providers[resource.target, t] for t in tokens if (resource.target, t) in providers}
+        if gone:
+            out[address] = sorted(gone)
+    return out
 
 
 def audit(resource: Resource[Any], state: Any, kind: Any, seal: Seal) -> list[Finding]:

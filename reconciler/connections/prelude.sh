@@ -24,6 +24,15 @@ meta() {
 # By xargs, because more paths than fit into one command line would all look absent.
 _stat() { printf '%s\0' "$@" | xargs -0 stat -c '%F|%a|%U|%G|%s|%.9Y|%.9Z|%n' --; }
 
+# look PROGRAM ARGUMENT...: run what only reads. What it does not find is not there; what it may not see is an error.
+look() {
+    { _e=$("$@" 2>&1 >&3); } 3>&1
+    case $_e in
+        *"Permission denied"*) printf '%s\n%s\n' "$_e" "Log in as root, or set become."; return 1 ;;
+    esac
+    return 0
+}
+
 # inside PATH: the folder of a path lies, links resolved, inside the image. Always true on a live host.
 inside() {
     [ -z "$ROOT" ] && return 0

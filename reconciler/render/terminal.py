@@ -122,6 +122,8 @@ def _difference(name: str, before: Any, after: Any, action: Action) -> Iterator[
 def _text_diff(before: str, after: str) -> Iterator[Text]:
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     lines = list(difflib.unified_diff(old, new, n=2))[2:]
+    if not old:
+        lines = lines[1:]  # where nothing was before, the place of the change says nothing
     for line in lines[:DIFF_LINES]:
         style = {"+": "green", "-": "red", "@": "cyan"}.get(line[0], "dim")
         end = "" if line.endswith("\n") else "  (no newline at the end)"

@@ -11,7 +11,8 @@ from pglast.parser import parse_sql
 
 from reconciler.tools.sqlreduce import Failure, NoError, Trial, Unparsable, Unstable, reduce
 from reconciler.tools.sqlreduce.tokens import without_noise
-from reconciler.tools.sqlreduce.tree import count_nodes, shape, to_sql
+from reconciler.tools.sqlreduce.printing import to_sql
+from reconciler.tools.sqlreduce.tree import count_nodes, shape
 
 
 class Words:

@@ -30,13 +30,17 @@ def test_sources(tmp_path: Path) -> None:
     [
         ("env:NOTHING", "the secret env:NOTHING is not there. Set the environment variable NOTHING."),
         ("file:/does/not/exist", "the secret file:/does/not/exist cannot be read: No such file or directory."),
-        ("vault:x", "the secret vault:x has no known source. Write env:NAME or file:PATH."),
-        ("TOKEN", "has no known source"),
     ],
 )
 def test_what_cannot_be_found_says_why(ref: str, wanted: str) -> None:
     with pytest.raises(SecretError, match=wanted):
         secrets().reveal(Secret(secret_ref=ref))
+
+
+@pytest.mark.parametrize("ref", ["vault:x", "TOKEN", "", "env:", "env:A B", "env:A\n", "file:", "file:a\0b", "env:$(id)"])
+def test_what_is_no_reference_is_refused_by_validate(ref: str) -> None:
+    with pytest.raises(ValueError, match="secretRef"):
+        Secret(secret_ref=ref)
 
 
 def test_a_file_that_is_no_text_does_not_show_up_in_the_error(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from pglast import ast
 from pglast.error import Error as PglastError
 from pglast.parser import parse_sql
 
-from reconciler.tools.sqlreduce.tree import Node, Place, Script, Unprintable, fields, make, to_sql, walk, with_item
+from reconciler.tools.sqlreduce.printing import Unprintable, to_sql
+from reconciler.tools.sqlreduce.tree import Node, Place, Script, fields, make, walk, with_item
 
 EXPRESSIONS = frozenset({
     "A_ArrayExpr", "A_Const", "A_Expr", "A_Indirection", "BoolExpr", "BooleanTest", "CaseExpr",

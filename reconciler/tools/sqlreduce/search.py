@@ -21,10 +21,11 @@ from pglast.parser import parse_sql
 
 from reconciler.tools.sqlreduce.edits import Edit, Root, find_edits, undo
 from reconciler.tools.sqlreduce.oracle import Failure, Oracle, Trial
+from reconciler.tools.sqlreduce.printing import Known, Unprintable, to_sql
 from reconciler.tools.sqlreduce.rewrites import find_rewrites
 from reconciler.tools.sqlreduce.scope import dangling, lead, required_text
 from reconciler.tools.sqlreduce.tokens import shorter_texts
-from reconciler.tools.sqlreduce.tree import Measure, Place, Unprintable, measure, parsed, to_sql, walk, weigh
+from reconciler.tools.sqlreduce.tree import Measure, Place, measure, parsed, walk, weigh
 
 SMALL = 32              # nodes up to which the clauses are tried in reading order, which people can follow
 NEEDED, POINTED = 4.0, 1.5      # nodes that are needed, as a first guess; the same if the server names a place
@@ -83,6 +84,8 @@ class Search:
 
     def __post_init__(self) -> None:
         self.root = Root(parse_sql(self.sql))
+        self.places = walk(self.root.script)
+        self.known: Known | None = None
         self.size, names = weigh(self.sql, self.root.script)
         self.input_names = names | _ALWAYS | ({"None"} if "None" in self.sql else set())
         with contextlib.suppress(Unprintable, PglastError):
@@ -90,8 +93,8 @@ class Search:
             size, names = weigh(printed, parsed(printed))
             self.size = max(self.size, size, key=lambda size: size.cost)
             self.input_names |= names
+            self.known = Known(self.root.script, self.places)
         self.input_names |= {p.node.sval or "" for p in walk(self.root.script) if isinstance(p.node, ast.String)}
-        self.places = walk(self.root.script)
         self.in_order = self.size.nodes <= SMALL
         self.rates: dict[str, list[float]] = {kind: [2.0 * rate, 2.0] for kind, rate in TRUST.items()}
         self.failed: set[tuple[Any, ...]] = set()
@@ -179,6 +182,7 @@ class Search:
         self.sql, self.size = won.sql, won.size
         self.past.append(self.places)
         self.places = walk(self.root.script)
+        self.known = Known(self.root.script, self.places)
 
     def _learn(self, edit: Edit, trial: Trial) -> None:
         rate = self.rates[edit.kind]
@@ -266,7 +270,7 @@ class Search:
         """The SQL of an edit; None if it is none, not smaller, or was run before."""
         before = edit.apply()
         try:
-            sql = to_sql(self.root.script)
+            sql = to_sql(self.root.script, self.known, edit.changes)
         except Unprintable:
             return None
         finally:

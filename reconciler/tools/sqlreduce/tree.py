@@ -1,4 +1,4 @@
-"""The parse tree of a script: walk it, measure it, print it. Nothing here recurses with the depth of the input.
+"""The parse tree of a script: walk it and measure it. Nothing here recurses with the depth of the input.
 
 The nodes are pglast's own and are changed in place; a change is undone by writing the old value back.
 """
@@ -12,16 +12,11 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from pglast import ast
-from pglast.error import Error as PglastError
 from pglast.parser import parse_sql, scan
-from pglast.precedence import ExprContext
-from pglast.stream import RawStream
-from pglast.visitors import Ancestor
 
 Node: TypeAlias = Any                   # an instance of pglast.ast.Node
 Script: TypeAlias = tuple[Node, ...]    # one RawStmt per statement
 
-DEEPEST_PRINT = 40                      # nested nodes that are printed in one go, see Printer
 
 
 @dataclass(slots=True, eq=False)
@@ -152,126 +147,6 @@ def with_item(value: tuple[Any, ...], path: tuple[int, ...], *replacement: Any) 
     if rest:
         return (*value[:at], with_item(value[at], tuple(rest), *replacement), *value[at + 1:])
     return (*value[:at], *replacement, *value[at + 1:])
-
-
-_AROUND_CASTS = frozenset({
-    "A_ArrayExpr", "A_Expr", "BoolExpr", "BooleanTest", "CaseExpr", "CaseWhen", "CoalesceExpr",
-    "FuncCall", "JoinExpr", "MinMaxExpr", "NullTest", "ResTarget", "RowExpr", "SelectStmt", "SortBy",
-    "TypeCast",
-})
-
-
-class _TooDeep(Exception):
-    """Raised by the printer to have a node printed on its own first."""
-
-    def __init__(self, key: tuple[Any, ...], node: Node) -> None:
-        self.key, self.node = key, node
-
-
-class Printer(RawStream):
-    """Prints a tree whatever its depth: below a limit a node is printed first by itself and then inserted.
-
-    `printed` remembers such texts. What surrounds a node decides about its parentheses and is part of the key.
-    """
-
-    def __init__(self, printed: dict[tuple[Any, ...], str]) -> None:
-        super().__init__()
-        self.printed = printed
-        self.depth = 0
-
-    def write(self, s: str) -> int:
-        """Write a piece of text; part of pglast's protocol. Older servers do not know the long form of MERGE."""
-        return int(super().write("NOT MATCHED" if s == "NOT MATCHED BY TARGET" else s))
-
-    def print_node(self, node: Node, is_name: bool = False, is_symbol: bool = False) -> None:
-        """Print one node; part of pglast's protocol. Casts are printed in their short form where it may stand."""
-        key = (id(node), self.expr_context, is_name, is_symbol)
-        if key in self.printed:
-            self.write(self.printed[key])
-            self.separator()
-            return
-        if self.depth >= DEEPEST_PRINT and isinstance(node, ast.Node):
-            raise _TooDeep(key, node)
-        self.depth += 1
-        if self._short_cast(node):
-            self.print_c_expr(node.arg)
-            self.pending_separator = False
-            self.write("::")
-            self.print_node(node.typeName)
-        else:
-            super().print_node(node, is_name=is_name, is_symbol=is_symbol)
-        self.depth -= 1
-
-    def _short_cast(self, node: Node) -> bool:
-        return (isinstance(node, ast.TypeCast) and self.expr_context is not ExprContext.C_EXPR
-                and isinstance(node.arg, (ast.A_Const, ast.ColumnRef, ast.FuncCall, ast.TypeCast, ast.SubLink))
-                and type(abs(node.ancestors).node).__name__ in _AROUND_CASTS)
-
-    def _concat_nodes(self, nodes: Any, sep: str = " ", are_names: bool = False,
-                      item_needs_parens: Any = None) -> str:
-        stream = Printer(self.printed)
-        stream.depth = self.depth
-        stream.print_list(nodes, sep, are_names=are_names, standalone_items=False,
-                          item_needs_parens=item_needs_parens)
-        return str(stream.getvalue())
-
-
-class Unprintable(Exception):
-    """A tree that is no SQL, which is the usual fate of an edit that took too much."""
-
-
-def to_sql(script: Script) -> str:
-    """The script as SQL text.
-
-    Returns:
-        the statements, separated by "; "
-    Raises:
-        Unprintable: the tree lacks what its grammar needs
-    """
-    try:
-        _link(script)
-        printed: dict[tuple[Any, ...], str] = {}
-        return "; ".join(filter(None, (_print(statement, printed) for statement in script)))
-    except (PglastError, AttributeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError,
-            AssertionError) as error:
-        raise Unprintable(str(error)) from error
-
-
-def _link(script: Script) -> None:
-    """Tells each node where it hangs, which pglast's printers look at."""
-    todo: list[tuple[Any, Any]] = [(Ancestor(), script)]
-    while todo:
-        above, value = todo.pop()
-        if isinstance(value, tuple):
-            todo.extend((Ancestor(above, value, at), item) for at, item in enumerate(value)
-                        if isinstance(item, (ast.Node, tuple)))
-        else:
-            object.__setattr__(value, "ancestors", above)
-            todo.extend((Ancestor(above, value, name), child) for name, child in fields(value)
-                        if isinstance(child, (ast.Node, tuple)))
-
-
-def _print(statement: Node, printed: dict[tuple[Any, ...], str]) -> str:
-    stack: list[tuple[tuple[Any, ...] | None, Node]] = [(None, statement)]
-    text = ""
-    while stack:
-        key, node = stack[-1]
-        stream = Printer(printed)
-        if key is not None:
-            stream.expr_context = key[1]
-        try:
-            if key is None:
-                stream.print_node(node)
-            else:
-                stream.print_node(node, is_name=key[2], is_symbol=key[3])
-        except _TooDeep as deep:
-            stack.append((deep.key, deep.node))
-            continue
-        stack.pop()
-        text = str(stream.getvalue()).strip()
-        if key is not None:
-            printed[key] = text
-    return text
 
 
 _WORD = re.compile(r"[a-z_]", re.IGNORECASE)

@@ -53,11 +53,11 @@ def probe(blocks: Sequence[Block]) -> Probe:
     (reply,) = yield [
         Script(
             '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done\n'
-            'R=$ROOT find "$@" -maxdepth 0 -type f -exec awk \'\n'
+            'export R="$ROOT"; look find "$@" -maxdepth 0 -type f -exec awk \'\n'
             'FNR == 1 { print "@" substr(FILENAME, length(ENVIRON["R"]) + 1); marked = 0 }\n'
             "/ BEGIN reconciler: / { marked = 1 }\n"
             'marked || / END reconciler: / { print "=" $0 }\n'
-            "/ END reconciler: / { marked = 0 }' {} +; exit 0",
+            "/ END reconciler: / { marked = 0 }' {} +",
             sorted({block.path for block in blocks}),
         )
     ]

@@ -50,7 +50,7 @@ def probe(directories: Sequence[Directory]) -> Probe:
         Script('meta "$@"', [d.path for d in directories]),
         Script(
             '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done; echo "$ROOT"; '
-            '[ $# -eq 0 ] || find "$@" -mindepth 1 -maxdepth 1 ! -type d -printf "%H\\0%f\\0" || :',
+            '[ $# -eq 0 ] || look find "$@" -mindepth 1 -maxdepth 1 ! -type d -printf "%H\\0%f\\0"',
             [d.path for d in directories if d.purge],
         ),
     ]

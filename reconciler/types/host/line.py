@@ -58,7 +58,8 @@ class Line(Spec):
 READ = """while [ $# -gt 0 ]; do
     p=$ROOT$1 texts=$2 n=$3
     shift 3
-    [ ! -f "$p" ] || [ -z "$texts" ] || grep -naxF -e "$texts" -- "$p"
+    [ -f "$p" ] || look stat -- "$p" >/dev/null || { printf '%s is closed to us; log in as root, or set become' "$p"; exit 3; }
+    [ ! -f "$p" ] || [ -z "$texts" ] || look grep -naxF -e "$texts" -- "$p" || exit 3
     printf '\\0'
     while [ "$n" -gt 0 ]; do
         [ ! -f "$p" ] || grep -naE -e "$1" -- "$p" || [ $? -eq 1 ] || { printf '%s' "$1"; exit 2; }
@@ -85,6 +86,8 @@ def probe(lines: Sequence[Line]) -> Probe:
         wanted += [(path, None), *((path, expression) for expression in expressions)]
     (reply,) = yield [Script(READ, arguments)]
     *parts, last = reply.text.split("\0")
+    if reply.status == 3:
+        raise ProbeFailed(printable(last))
     if reply.status:
         raise ProbeFailed(f"grep on the host does not take the expression {printable(last)}")
     rows = {key: _rows(part) for key, part in zip(wanted, parts, strict=True)}

@@ -35,7 +35,7 @@ def probe(links: Sequence[Symlink]) -> Probe:
     (reply,) = yield [
         Script(
             '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done; echo "$ROOT"; '
-            'find "$@" -maxdepth 0 -printf "%p\\0%y\\0%l\\0" || :',
+            'look find "$@" -maxdepth 0 -printf "%p\\0%y\\0%l\\0"',
             [link.path for link in links],
         )
     ]

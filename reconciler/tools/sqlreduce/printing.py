@@ -1,0 +1,201 @@
+"""From the tree to SQL: pglast's printers, without their recursion, and only what a change touches is printed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Set
+from typing import Any, TypeAlias
+
+from pglast import ast
+from pglast.error import Error as PglastError
+from pglast.precedence import ExprContext
+from pglast.stream import RawStream
+from pglast.visitors import Ancestor
+
+from reconciler.tools.sqlreduce.tree import Node, Place, Script, fields
+
+Key: TypeAlias = tuple[int, ExprContext, bool, bool]    # a node's id and what around it decides about its text
+
+DEEPEST_PRINT = 40      # nested nodes that are printed in one go, see Printer
+
+_AROUND_CASTS = frozenset({
+    "A_ArrayExpr", "A_Expr", "BoolExpr", "BooleanTest", "CaseExpr", "CaseWhen", "CoalesceExpr",
+    "FuncCall", "JoinExpr", "MinMaxExpr", "NullTest", "ResTarget", "RowExpr", "SelectStmt", "SortBy",
+    "TypeCast",
+})
+
+
+class _TooDeep(Exception):
+    """Raised by the printer to have a node printed on its own first."""
+
+    def __init__(self, key: Key, node: Node) -> None:
+        self.key, self.node = key, node
+
+
+class Printer(RawStream):
+    """Prints a tree whatever its depth: below a limit a node is printed first by itself and then inserted.
+
+    `deep_texts` holds such texts, `printed` those of a tree that is known, except of the nodes that are `stale`. What
+    surrounds a node decides about its parentheses and is part of the key.
+    """
+
+    def __init__(self, printed: dict[Key, str], stale: Set[int], deep_texts: dict[Key, str]) -> None:
+        super().__init__()
+        self.printed, self.stale, self.deep_texts = printed, stale, deep_texts
+        self.record: list[tuple[Key, int, int]] = []
+        self.depth = 0
+
+    def write(self, s: str) -> int:
+        """Write a piece of text; part of pglast's protocol. Older servers do not know the long form of MERGE."""
+        return int(super().write("NOT MATCHED" if s == "NOT MATCHED BY TARGET" else s))
+
+    def print_node(self, node: Node, is_name: bool = False, is_symbol: bool = False) -> None:
+        """Print one node; part of pglast's protocol. Casts are printed in their short form where it may stand."""
+        key = (id(node), self.expr_context, is_name, is_symbol)
+        text = self.deep_texts.get(key)
+        if text is None and key[0] not in self.stale:
+            text = self.printed.get(key)
+        if text is not None:
+            self.write(text)
+            self.separator()
+            return
+        if self.depth >= DEEPEST_PRINT and isinstance(node, ast.Node):
+            raise _TooDeep(key, node)
+        start = self.tell()
+        self.depth += 1
+        if self._short_cast(node):
+            self.print_c_expr(node.arg)
+            self.pending_separator = False
+            self.write("::")
+            self.print_node(node.typeName)
+        else:
+            super().print_node(node, is_name=is_name, is_symbol=is_symbol)
+        self.depth -= 1
+        if isinstance(node, ast.Node):
+            self.record.append((key, start, self.tell()))
+
+    def _short_cast(self, node: Node) -> bool:
+        return (isinstance(node, ast.TypeCast) and self.expr_context is not ExprContext.C_EXPR
+                and isinstance(node.arg, (ast.A_Const, ast.ColumnRef, ast.FuncCall, ast.TypeCast, ast.SubLink))
+                and type(abs(node.ancestors).node).__name__ in _AROUND_CASTS)
+
+    def _concat_nodes(self, nodes: Any, sep: str = " ", are_names: bool = False,
+                      item_needs_parens: Any = None) -> str:
+        stream = Printer(self.printed, self.stale, self.deep_texts)
+        stream.depth = self.depth
+        stream.print_list(nodes, sep, are_names=are_names, standalone_items=False,
+                          item_needs_parens=item_needs_parens)
+        return str(stream.getvalue())
+
+
+class Unprintable(Exception):
+    """A tree that is no SQL, which is the usual fate of an edit that took too much."""
+
+
+class Known:
+    """The texts of all nodes of a tree, so that a changed tree prints only what the change touches."""
+
+    def __init__(self, script: Script, places: list[Place]) -> None:
+        self.parents: dict[int, int | None] = {
+            id(place.node): None if place.parent is None else id(place.parent.node) for place in places
+        }
+        self.printed: dict[Key, str] = {}
+        _link(Ancestor(), script)
+        for statement in script:
+            _print(statement, self.printed, keep=True)
+
+    def touched(self, changes: Iterable[tuple[Any, str, Any]]) -> set[int]:
+        """The nodes above a change, which print another text than before."""
+        stale: set[int] = set()
+        for node, _, _ in changes:
+            at: int | None = id(node)
+            while at is not None and at not in stale:
+                stale.add(at)
+                at = self.parents.get(at)
+        return stale
+
+
+def to_sql(script: Script, known: Known | None = None, changes: Sequence[tuple[Any, str, Any]] = ()) -> str:
+    """The script as SQL text.
+
+    Args:
+        script: the tree, with the changes made
+        known: the texts of the tree before the changes
+        changes: what was changed: a node, a field, its value
+    Returns:
+        the statements, separated by "; "
+    Raises:
+        Unprintable: the tree lacks what its grammar needs
+    """
+    try:
+        if known is None or not all(isinstance(node, ast.Node) for node, _, _ in changes):
+            _link(Ancestor(), script)
+            return _join(script, {}, frozenset())
+        stale = known.touched(changes)
+        moved: list[tuple[Node, Any]] = []
+        try:
+            for node, field, value in changes:
+                if value is not None and hasattr(node, "ancestors"):
+                    _link(Ancestor(node.ancestors, node, field), value, known, stale, moved)
+            return _join(script, known.printed, stale)
+        finally:
+            for node, ancestors in reversed(moved):
+                object.__setattr__(node, "ancestors", ancestors)
+    except (PglastError, AttributeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError,
+            AssertionError) as error:
+        raise Unprintable(str(error)) from error
+
+
+def _join(script: Script, printed: dict[Key, str], stale: Set[int]) -> str:
+    return "; ".join(filter(None, (_print(statement, printed, stale) for statement in script)))
+
+
+def _link(above: Any, value: Any, known: Known | None = None, stale: set[int] | None = None,
+          moved: list[tuple[Node, Any]] | None = None) -> None:
+    """Tells each node where it hangs, which pglast's printers look at; of known nodes only those that were moved."""
+    todo: list[tuple[Any, Any]] = [(above, value)]
+    while todo:
+        above, value = todo.pop()
+        if isinstance(value, tuple):
+            todo.extend((Ancestor(above, value, at), item) for at, item in enumerate(value)
+                        if isinstance(item, (ast.Node, tuple)))
+            continue
+        if not isinstance(value, ast.Node):
+            continue
+        if known is not None and stale is not None and moved is not None and id(value) in known.parents:
+            holder = abs(above)
+            if holder is None or known.parents[id(value)] != id(holder.node):
+                stale.add(id(value))
+            moved.append((value, value.ancestors))
+            object.__setattr__(value, "ancestors", above)
+            continue
+        object.__setattr__(value, "ancestors", above)
+        todo.extend((Ancestor(above, value, name), child) for name, child in fields(value)
+                    if isinstance(child, (ast.Node, tuple)))
+
+
+def _print(statement: Node, printed: dict[Key, str], stale: Set[int] = frozenset(), *, keep: bool = False) -> str:
+    stack: list[tuple[Key | None, Node]] = [(None, statement)]
+    deep_texts: dict[Key, str] = {}
+    text = ""
+    while stack:
+        key, node = stack[-1]
+        stream = Printer(printed, stale, deep_texts)
+        if key is not None:
+            stream.expr_context = key[1]
+        try:
+            if key is None:
+                stream.print_node(node)
+            else:
+                stream.print_node(node, is_name=key[2], is_symbol=key[3])
+        except _TooDeep as deep:
+            stack.append((deep.key, deep.node))
+            continue
+        stack.pop()
+        text = str(stream.getvalue())
+        if keep:
+            for part, start, stop in stream.record:
+                printed[part] = text[start:stop].strip()
+        text = text.strip()
+        if key is not None:
+            deep_texts[key] = text
+    return text
