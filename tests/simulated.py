@@ -1,4 +1,4 @@
-"""A world in memory for the tests of the engine: servers that hold objects, connections to them, and ways to break both.
+"""A world in memory for the tests of the engine: servers, objects on them, connections, and ways to break all three.
 
 `World` is what the servers hold. `Lab` joins it with everything that a run needs (registry, store, secrets, pool).
 Nothing here sleeps, starts a program or opens a socket.
@@ -11,13 +11,15 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from reconciler import apply as apply_stage
-from reconciler import inventory, journal, plan
+from reconciler import inventory, journal
+from reconciler import plan as plan_stage
 from reconciler.connections import Pool
 from reconciler.errors import ConnectError, ConnectionLost, Position, ProbeFailed
 from reconciler.expand import Catalog, expand
@@ -216,7 +218,7 @@ def server(name: str, **labels: str) -> Document[Any]:
     return Document("Server", Metadata(name=name, labels=labels), ServerSpec(), Lifecycle(), Position("servers.yaml"))
 
 
-def thing(  # noqa: PLR0917  in the order in which tests read
+def thing(
     name: str,
     on: str | Sequence[str] = "s1",
     type: Literal["item", "parts", "service", "inspection"] = "item",
@@ -254,7 +256,8 @@ class World:
 
     def __init__(self, servers: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None) -> None:
         self.servers: dict[str, dict[str, dict[str, Any]]] = {
-            s: {n: {**a, "_changed": 0, "_started": 0} for n, a in objects.items()} for s, objects in (servers or {}).items()
+            s: {n: {**a, "_changed": 0, "_started": 0} for n, a in objects.items()}
+            for s, objects in (servers or {}).items()
         }
         self.down: set[str] = set()
         self.broken: set[tuple[str, str]] = set()
@@ -302,7 +305,8 @@ class World:
                 case "set":
                     self.edit(server, name, json.loads(rest[0]))
                 case "stdin":
-                    self.edit(server, name, {rest[0]: reveal(step.stdin) if isinstance(step.stdin, Secret) else step.stdin})
+                    text = reveal(step.stdin) if isinstance(step.stdin, Secret) else step.stdin
+                    self.edit(server, name, {rest[0]: text})
                 case "delete":
                     self.edit(server, name, None)
                 case "start":
@@ -368,9 +372,11 @@ class SimulatedConnection:
         self, todo: Sequence[tuple[Work, int, Step]], failed: set[str], reveal: Callable[[Secret], str]
     ) -> None:
         for work, _, step in todo:
-            if work.address in failed or any(a in failed for a in work.after):
-                failed.add(work.address)
-            elif self._world.run(self._name, step, reveal):
+            if (
+                work.address in failed
+                or any(a in failed for a in work.after)
+                or self._world.run(self._name, step, reveal)
+            ):
                 failed.add(work.address)
 
     def close(self) -> None:
@@ -453,20 +459,22 @@ class Rig:
             self.desired().targets, read_only=read_only, opener=lambda t: SimulatedConnection(self.world, t.name)
         )
 
-    def plan(self, scope: plan.Scope | None = None, *, force: bool = False, now: datetime | None = None) -> plan.Plan:
+    def plan(
+        self, scope: plan_stage.Scope | None = None, *, force: bool = False, now: datetime | None = None
+    ) -> plan_stage.Plan:
         """Stages 3 to 7, on connections that cannot write."""
         desired = self.desired()
         owned = inventory.load(self.store)
-        gone, release = plan.to_prune(desired, owned, self.registry)
-        chosen = (scope or plan.Scope()).select([*desired.resources.values(), *gone], desired.edges)
+        gone, release = plan_stage.to_prune(desired, owned, self.registry)
+        chosen = (scope or plan_stage.Scope()).select([*desired.resources.values(), *gone], desired.edges)
         gone = [r for r in gone if r.address in chosen]
         by_target: dict[str, list[Resource[Any]]] = {}
         for resource in (*desired.resources.values(), *gone):
             if resource.address in chosen:
                 by_target.setdefault(resource.target, []).append(resource)
         with self.pool(read_only=True) as pool:
-            observed = probe_all(by_target, self.registry, pool.get, OneAtATime())
-        return plan.make(
+            observed = probe_all(by_target, self.registry, pool.get, cast(Executor, OneAtATime()))
+        return plan_stage.make(
             desired,
             gone,
             release,
@@ -484,7 +492,7 @@ class Rig:
         defaults: dict[str, Any] = {"parallel": self.parallel, "sleep": lambda seconds: None}
         return apply_stage.Means(self.registry, pool, self.store, self.secrets, self.emit, **defaults | means)
 
-    def apply(self, made: plan.Plan | None = None, run: str = "run-1", **means: Any) -> apply_stage.Result:
+    def apply(self, made: plan_stage.Plan | None = None, run: str = "run-1", **means: Any) -> apply_stage.Result:
         """Stage 8."""
         made = made or self.plan()
         with self.pool() as pool:

@@ -15,7 +15,12 @@ from reconciler.resolve import Desired, resolve
 from reconciler.validate import validate
 
 HEAD = "apiVersion: reconciler/v1\n"
-HOST = f"{HEAD}kind: Host\nmetadata: {{name: web1, labels: {{role: web}}}}\nspec: {{connection: image, root: /srv/web1}}\n---\n"
+HOST = f"""\
+{HEAD}kind: Host
+metadata: {{name: web1, labels: {{role: web}}}}
+spec: {{connection: image, root: /srv/web1}}
+---
+"""
 FILE = f"{HEAD}kind: File\nmetadata:\n  name: motd\nspec:\n  hosts: [web1]\n  path: /etc/motd\n"
 """Ends inside `spec`, so that lines can be added. With `HOST` before it, `spec.path` is at line 12, column 9."""
 

@@ -37,6 +37,8 @@ _END = {
     Outcome.UNKNOWN: ("?", "magenta"),
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+TITLE = 60
+"""Characters of what is under way, beside the bar."""
 DIFF_LINES = 60
 """Longer diffs are cut in the terminal; the plan file holds all."""
 
@@ -223,21 +225,21 @@ class Live:
     """Events -> a progress bar on a terminal, and a line for each change that ends.
 
     Args:
-        out: where lines go; the bar goes to standard error, and only if that is a terminal.
+        out: where lines go. The bar is drawn below them if that is a terminal, else on standard error if that is one.
     """
 
     def __init__(self, out: Console) -> None:
         self._out = out
-        errors = errors_console()
+        place = out if out.is_terminal else errors_console()
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=errors,
+            console=place,
             transient=True,
-            disable=not errors.is_terminal,
+            disable=not place.is_terminal,
         )
         self._task: Any = None
         self._lock = threading.Lock()
@@ -257,7 +259,9 @@ class Live:
                 case "apply_started":
                     self._begin("Applying", fields["changes"])
                 case "change_started":
-                    self._progress.update(self._task, description=f"{fields['action']} {clean(fields['address'])}")
+                    title = f"{fields['action']} {clean(fields['address'])}"
+                    title = title if len(title) <= TITLE else title[: TITLE - 1] + "…"
+                    self._progress.update(self._task, description=title)
                 case "probe_finished":
                     self._progress.advance(self._task)
                 case "change_finished":

@@ -163,8 +163,8 @@ quote = lambda words: " ".join(map(shlex.quote, words))
 paths = [p for p, *_ in work["paths"]]
 regular = [p for p, kind, *_ in work["paths"] if kind == "file"]
 links = [p for p, kind, *_ in work["paths"] if kind == "link"]
-probe = f"stat -c '%a %U %n' -- {quote(paths)} 2>/dev/null; echo; sha256sum -- {quote(regular)} 2>/dev/null; echo; " \
-        f"for p in {quote(links)}; do readlink -- $p || echo; done; echo; getent passwd {quote(work['users'])}; exit 0\n"
+probe = f"stat -c '%a %U %n' -- {quote(paths)} 2>/dev/null; echo ==; sha256sum -- {quote(regular)} 2>/dev/null; echo ==; " \
+        f"for p in {quote(links)}; do readlink -- $p || echo; done; echo ==; getent passwd {quote(work['users'])}; exit 0\n"
 class Prompt:
     def __init__(self, inner): self.inner = inner
     def recv(self, size):
@@ -188,7 +188,7 @@ def host(address):
     transport.start_client()
     assert known.check(address, transport.get_remote_server_key())
     transport.auth_publickey("root", key)
-    metas, sums, tos, people = (part.splitlines() for part in sh(transport, probe).split("\n\n", 3))
+    metas, sums, tos, people = (part.splitlines() for part in sh(transport, probe).split("==\n"))
     metas = {line.split(" ", 2)[2]: line.split(" ", 2)[:2] for line in metas}
     sums = {line.split("  ")[1]: line.split("  ")[0] for line in sums}
     tos = dict(zip(links, tos))
@@ -374,7 +374,8 @@ def measure(contestant: Contestant, case: str, fleet: Endpoints, count: int, rev
     before = _cpu(group)
     join = 'echo $$ >"$0/cgroup.procs"; exec "$@"'
     argv = ["sh", "-c", join, str(group), *fleet.command(contestant.command(case))]
-    environment = os.environ | {"HOME": str(fleet.slot.folder), "NO_COLOR": "1"} | contestant.environment
+    environment = {**os.environ, "HOME": str(fleet.slot.folder), "NO_COLOR": "1", **contestant.environment}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is measured is the second start, as with any installed program
     with tempfile.TemporaryFile() as output:
         begun = time.perf_counter()
         process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)

@@ -134,7 +134,8 @@ def summary(rows: list[tuple[str, Row, Row]]) -> None:
             ones, twos = [getattr(mine, name) for mine, _ in pairs], [getattr(other, name) for _, other in pairs]
             if not sum(twos):
                 continue
-            print(f"  {name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {100 * (1 - sum(ones) / sum(twos)):4.0f}% less   "
+            less = 100 * (1 - sum(ones) / sum(twos))
+            print(f"  {name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {less:4.0f}% less   "
                   f"median {statistics.median(ones):7.2f} {statistics.median(twos):7.2f}")
 
 

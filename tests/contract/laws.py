@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from reconciler import apply as apply_stage
-from reconciler import inventory, plan
+from reconciler import inventory
+from reconciler import plan as plan_stage
 from reconciler.connections import Pool
 from reconciler.expand import Catalog
 from reconciler.model import Action, Resource, Target
@@ -63,7 +64,7 @@ class Subject:
         """Keeps what happened."""
         self.events.append((event, fields))
 
-    def plan(self, *wanted: Resource[Any]) -> plan.Plan:
+    def plan(self, *wanted: Resource[Any]) -> plan_stage.Plan:
         """What would be done for just these objects; on a connection that cannot write (law 4)."""
         registry = default()
         catalog = Catalog((), registry, self.state, {})
@@ -72,9 +73,9 @@ class Subject:
         observed = probe_target(desired.resources.values(), registry, self.looking.get(self.target.name).read)
         owned = {a: e for a, e in inventory.load(self.store).items() if a in desired.resources}
         seal = self.secrets.seal
-        return plan.make(desired, (), {}, observed, owned, registry, seal, key_id_of=lambda: self.secrets.key_id)
+        return plan_stage.make(desired, (), {}, observed, owned, registry, seal, key_id_of=lambda: self.secrets.key_id)
 
-    def apply(self, made: plan.Plan) -> apply_stage.Result:
+    def apply(self, made: plan_stage.Plan) -> apply_stage.Result:
         """Carry it out."""
         self.runs += 1
         means = apply_stage.Means(default(), self.pool, self.store, self.secrets, self.emit)
@@ -100,7 +101,9 @@ def image(root: Path, state: Path) -> Subject:
     preludes = f". {PRELUDE}/prelude.sh; . {TOOLBOX}/prelude.sh\n"
 
     def sh(script: str) -> None:
-        done = subprocess.run(["sh", "-ec", preludes + script], env=environ, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["sh", "-ec", preludes + script], env=environ, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
 
     return Subject("image", Target("image", "image", {"root": str(root)}), sh, lambda: tree(root), state)

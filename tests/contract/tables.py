@@ -69,13 +69,17 @@ def value(written: Any) -> Any:
     return written
 
 
-def resource(kind: ResourceType[Any], written: Mapping[str, Any], *, target: str = "web1", absent: bool = False) -> Resource[Any]:
+def resource(
+    kind: ResourceType[Any], written: Mapping[str, Any], *, target: str = "web1", absent: bool = False
+) -> Resource[Any]:
     """A resource from a spec as tables spell it."""
     spec = kind.spec.model_validate(written)
     return Resource(kind.name, target, kind.key(spec), spec, "File/contract", absent)
 
 
-def drive(kind: ResourceType[Any], specs: Sequence[Any], rounds: Sequence[Sequence[Reply]]) -> tuple[list[Sequence[Read]], Any]:
+def drive(
+    kind: ResourceType[Any], specs: Sequence[Any], rounds: Sequence[Sequence[Reply]]
+) -> tuple[list[Sequence[Read]], Any]:
     """Run a probe against given replies; gives the reads of each round and the states."""
     probe = kind.probe(specs)
     reads: list[Sequence[Read]] = []

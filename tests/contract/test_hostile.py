@@ -54,12 +54,24 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "9 invalid UTF-8": ((HOST + FILE).encode() + b"  content: caf\xe9\n", "13:15: is not UTF-8"),
     "9 UTF-16": ((HOST + FILE).encode("utf-16"), "1:1: is not UTF-8"),
     "9 lone surrogate": (HOST + FILE + "  content: \ud800\n", "13:12: is not UTF-8"),
-    "9 byte order mark in the middle": (HOST + FILE + "  content: a\ufeffb\n", "13:13: holds the invisible character U+FEFF"),
+    "9 byte order mark in the middle": (
+        HOST + FILE + "  content: a\ufeffb\n",
+        "13:13: holds the invisible character U+FEFF",
+    ),
     "10 right-to-left override": (HOST + FILE + "  content: a\u202eb\n", "13:13: holds the invisible character U+202E"),
-    "10 zero-width space in a host name": (HOST.replace("web1,", "we\u200bb1,") + FILE, "3:20: holds the invisible character U+200B"),
+    "10 zero-width space in a host name": (
+        HOST.replace("web1,", "we\u200bb1,") + FILE,
+        "3:20: holds the invisible character U+200B",
+    ),
     "10 escaped override in a host name": (HOST.replace("web1,", '"we\\u202eb1",') + FILE, "3:18: Host/"),
-    "10 homoglyph in a host name": (HOST.replace("web1,", "w\u0435b1,") + FILE, '3:18: Host/"w\\u0435b1": metadata.name is "w\\u0435b1"'),
-    "10 homoglyph in a reference": (HOST + FILE.replace("[web1]", "[w\u0435b1]") + "  content: x\n", '11:11: File/motd: there is no Host/"w\\u0435b1". Did you mean web1?'),
+    "10 homoglyph in a host name": (
+        HOST.replace("web1,", "w\u0435b1,") + FILE,
+        '3:18: Host/"w\\u0435b1": metadata.name is "w\\u0435b1"',
+    ),
+    "10 homoglyph in a reference": (
+        HOST + FILE.replace("[web1]", "[w\u0435b1]") + "  content: x\n",
+        '11:11: File/motd: there is no Host/"w\\u0435b1". Did you mean web1?',
+    ),
     "11 a document that is no mapping": ("hello\n", "1:1: is not a mapping"),
     "12 command as a name": (HOST + FILE.replace("name: motd", 'name: "$(id)"'), "9:9: File/"),
     "12 shell separator in a name": (HOST + FILE.replace("name: motd", 'name: "a;rm -rf"'), "9:9: File/"),
@@ -68,20 +80,37 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "12 newline in a path": (HOST + FILE.replace("/etc/motd", '"/etc/a\\nb"'), "12:9: File/motd: spec.path"),
     "12 command as an owner": (HOST + FILE + '  owner: "$(id)"\n', "13:10: File/motd: spec.owner"),
     "12 leading dash in an owner": (HOST + FILE + '  owner: "-R"\n', "13:10: File/motd: spec.owner"),
-    "12 leading dash in a host address": (HOST.replace("connection: image, root: /srv/web1", 'address: "-oProxyCommand=id"') + FILE, "Host/web1: spec.address"),
+    "12 leading dash in a host address": (
+        HOST.replace("connection: image, root: /srv/web1", 'address: "-oProxyCommand=id"') + FILE,
+        "Host/web1: spec.address",
+    ),
     "13 parent folder in a path": (HOST + FILE.replace("/etc/motd", "/etc/../shadow"), "12:9: File/motd: spec.path"),
     "13 relative path": (HOST + FILE.replace("/etc/motd", "etc/motd"), "12:9: File/motd: spec.path"),
-    "13 source outside the repo": (HOST + FILE + "  source: ../../etc/passwd\n", "13:11: File/motd: ../../etc/passwd lies outside"),
+    "13 source outside the repo": (
+        HOST + FILE + "  source: ../../etc/passwd\n",
+        "13:11: File/motd: ../../etc/passwd lies outside",
+    ),
     "13 absolute source": (HOST + FILE + "  source: /etc/passwd\n", "13:11: File/motd: /etc/passwd lies outside"),
     "17 newline in a mode": (HOST + FILE + '  mode: "0644\\n"\n', "13:9: File/motd: spec.mode"),
-    "23 document that requires itself": (HOST + FILE + "  content: x\nlifecycle: {requires: [File/motd]}\n", "needs itself, by way of"),
-    "23 duplicate document": (HOST + FILE + "  content: x\n---\n" + FILE + "  content: x\n", "18:9: File/motd: is there twice; the other stands at"),
-    "23 duplicate address": (HOST + FILE + "  content: x\n---\n" + FILE.replace("name: motd", "name: other") + "  content: y\n", "14:1: File/other: wants host.file[web1:/etc/motd]"),
+    "23 document that requires itself": (
+        HOST + FILE + "  content: x\nlifecycle: {requires: [File/motd]}\n",
+        "needs itself, by way of",
+    ),
+    "23 duplicate document": (
+        HOST + FILE + "  content: x\n---\n" + FILE + "  content: x\n",
+        "18:9: File/motd: is there twice; the other stands at",
+    ),
+    "23 duplicate address": (
+        HOST + FILE + "  content: x\n---\n" + FILE.replace("name: motd", "name: other") + "  content: y\n",
+        "14:1: File/other: wants host.file[web1:/etc/motd]",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_with_a_place_and_nothing_written(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_with_a_place_and_nothing_written(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text, wanted = REFUSED[case]
     repo = tmp_path / "repo"
     repo.mkdir()
@@ -98,14 +127,23 @@ def test_refused_with_a_place_and_nothing_written(case: str, tmp_path: Path, cap
 
 
 HARMLESS: dict[str, tuple[str | bytes, Any]] = {
-    "2 aliases within reason": (HOST + FILE.replace("[web1]", "&h [web1]").replace("name: motd", "name: &n motd").replace("path: /etc/motd", "path: /etc/motd\n  content: *n"), "motd"),
+    "2 aliases within reason": (
+        HOST
+        + FILE.replace("[web1]", "&h [web1]")
+        .replace("name: motd", "name: &n motd")
+        .replace("path: /etc/motd", "path: /etc/motd\n  content: *n"),
+        "motd",
+    ),
     "6 Norway": (HOST + FILE + "  content: no\n", "no"),
     "6 on": (HOST + FILE + "  content: on\n", "on"),
     "6 sexagesimal": (HOST + FILE + "  content: 12:30:45\n", "12:30:45"),
     "6 date": (HOST + FILE + "  content: 2026-11-22\n", "2026-11-22"),
     "9 CRLF": ((HOST + FILE + "  content: |\n    a\n    b\n").replace("\n", "\r\n"), "a\nb\n"),
     "9 byte order mark": (b"\xef\xbb\xbf" + (HOST + FILE + "  content: x\n").encode(), "x"),
-    "11 several documents with empty ones between": (HOST + "---\n---\n# nothing\n---\n" + FILE + "  content: x\n---\n", "x"),
+    "11 several documents with empty ones between": (
+        HOST + "---\n---\n# nothing\n---\n" + FILE + "  content: x\n---\n",
+        "x",
+    ),
     "12 command as content": (HOST + FILE + "  content: $(id);`id`\n", "$(id);`id`"),
     "14 template text": (HOST + FILE + "  content: '{{ x }}{% y %}${z}%(a)s'\n", "{{ x }}{% y %}${z}%(a)s"),
     "19 escapes in content": (HOST + FILE + '  content: "\\e[31m::set-output x"\n', "\x1b[31m::set-output x"),
@@ -124,7 +162,9 @@ def test_11_a_file_of_100_mb_is_not_read(tmp_path: Path) -> None:
     assert problems_of(tmp_path) == ["huge.yaml:1:1: is larger than 10 MiB. Split it into several files."]
 
 
-def test_11_and_22_an_empty_repo_is_no_wish_to_delete_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_11_and_22_an_empty_repo_is_no_wish_to_delete_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A failed checkout: an empty folder, an empty file, a folder that is not there."""
     root = tmp_path / "image"
     (root / "etc").mkdir(parents=True)
@@ -327,17 +367,31 @@ def put_at(data: Any, path: tuple[str | int, ...], value: str) -> Any:
         items = list(data) if isinstance(data, list) else []
         items[:1] = [put_at(items[0] if items else None, tuple(rest), value)]
         return items
-    return {**(data if isinstance(data, dict) else {}), first: put_at((data or {}).get(first) if isinstance(data, dict) else None, tuple(rest), value)}
+    return {
+        **(data if isinstance(data, dict) else {}),
+        first: put_at((data or {}).get(first) if isinstance(data, dict) else None, tuple(rest), value),
+    }
 
 
 def fields_of_all_kinds() -> list[tuple[Kind[Any], tuple[str | int, ...]]]:
     out = []
     for kind in default().kinds.values():
         whole = schema(kind)
-        found = dict.fromkeys(text_fields({"properties": {"spec": whole["properties"]["spec"]}}, whole.get("definitions", {})))
+        found = dict.fromkeys(
+            text_fields({"properties": {"spec": whole["properties"]["spec"]}}, whole.get("definitions", {}))
+        )
         out += [(kind, path) for path in found]
     for kind in list(default().kinds.values())[:1]:
-        out += [(kind, p) for p in (("metadata", "name"), ("metadata", "labels", "key"), ("metadata", "annotations", "key"), ("lifecycle", "requires", 0), ("lifecycle", "ignoreChanges", 0))]
+        out += [
+            (kind, p)
+            for p in (
+                ("metadata", "name"),
+                ("metadata", "labels", "key"),
+                ("metadata", "annotations", "key"),
+                ("lifecycle", "requires", 0),
+                ("lifecycle", "ignoreChanges", 0),
+            )
+        ]
     return out
 
 
@@ -345,10 +399,16 @@ FIELDS = fields_of_all_kinds()
 
 
 @pytest.mark.parametrize(("kind", "path"), FIELDS, ids=[f"{k.name}.{'.'.join(map(str, p))}" for k, p in FIELDS])
-def test_every_text_field_refuses_hostile_text_with_a_place_or_bears_it(kind: Kind[Any], path: tuple[str | int, ...], tmp_path: Path) -> None:
+def test_every_text_field_refuses_hostile_text_with_a_place_or_bears_it(
+    kind: Kind[Any], path: tuple[str | int, ...], tmp_path: Path
+) -> None:
     """From the schemas, so that a new field is tested by itself."""
     documents = [d.data for d in parse(example_of(kind))]
-    hosts = [d.data for d in parse(HOSTS) if d.data["metadata"]["name"] not in {d["metadata"]["name"] for d in documents if d["kind"] == "Host"}]
+    hosts = [
+        d.data
+        for d in parse(HOSTS)
+        if d.data["metadata"]["name"] not in {d["metadata"]["name"] for d in documents if d["kind"] == "Host"}
+    ]
     for name, text in STRINGS.items():
         changed = put_at(documents[-1], path, text)
         # JSON is YAML; a value that is invisible in a file can still be written as an escape.
@@ -417,7 +477,9 @@ def test_16_and_17_generated_files_stay_one_statement() -> None:
                 if isinstance(content, str):
                     assert evil not in content, (path, content)
                     if one.spec.path.endswith(".rules") and _node():
-                        checked = subprocess.run([_node(), "--check", "-"], input=content, text=True, capture_output=True, check=False)
+                        checked = subprocess.run(
+                            [_node(), "--check", "-"], input=content, text=True, capture_output=True, check=False
+                        )
                         assert checked.returncode == 0, content
 
 

@@ -34,7 +34,10 @@ kind: Host
 metadata: {{name: {name}, labels: {{role: {role}, team: ops}}}}
 spec: {{connection: image, root: /srv/{name}}}
 """
-HOSTS = "---\n".join(INVENTORY.format(name=n, role=r) for n, r in (("web1", "web"), ("web2", "web"), ("db1", "db"), ("bastion", "bastion")))
+HOSTS = "---\n".join(
+    INVENTORY.format(name=n, role=r)
+    for n, r in (("web1", "web"), ("web2", "web"), ("db1", "db"), ("bastion", "bastion"))
+)
 
 
 @cache

@@ -15,10 +15,14 @@ LAWS, AUDITS = laws("laws", "host"), laws("audit", "host")
 
 
 @pytest.mark.parametrize(("name", "entry"), LAWS, ids=law_ids(LAWS))
-def test_what_is_applied_holds_and_drift_is_repaired(name: str, entry: Mapping[str, Any], subject_host: Subject) -> None:
+def test_what_is_applied_holds_and_drift_is_repaired(
+    name: str, entry: Mapping[str, Any], subject_host: Subject
+) -> None:
     obey(subject_host, name, entry)
 
 
 @pytest.mark.parametrize(("name", "entry"), AUDITS, ids=law_ids(AUDITS))
-def test_audits_find_what_is_wrong_and_change_nothing(name: str, entry: Mapping[str, Any], subject_host: Subject) -> None:
+def test_audits_find_what_is_wrong_and_change_nothing(
+    name: str, entry: Mapping[str, Any], subject_host: Subject
+) -> None:
     examine(subject_host, name, entry)

@@ -49,7 +49,9 @@ def test_it_has_tables(kind: ResourceType[Any]) -> None:
     assert tables, f"tests/fixtures/types/{kind.name}.yaml is missing"
     wanted = {"probe", "audit"} if kind.is_audit else {"probe", "steps", "laws"}
     assert not wanted - {k for k, v in tables.items() if v}
-    assert not tables.keys() - {"probe", "steps", "laws", "audit", "unmutable"}, "an unknown key is a table that no test reads"
+    assert not tables.keys() - {"probe", "steps", "laws", "audit", "unmutable"}, (
+        "an unknown key is a table that no test reads"
+    )
 
 
 @every_type
@@ -78,7 +80,12 @@ def test_probe_and_steps_are_pure_generators_of_documented_functions(kind: Resou
     module = inspect.getmodule(kind.probe)
     assert module is not None
     for name, member in inspect.getmembers(module):
-        if inspect.isfunction(member) and member.__module__ == module.__name__ and not name.startswith("_") and name != "<lambda>":
+        if (
+            inspect.isfunction(member)
+            and member.__module__ == module.__name__
+            and not name.startswith("_")
+            and name != "<lambda>"
+        ):
             assert member.__doc__, f"{module.__name__}.{name} has no docstring"
     assert module.__doc__
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pglast.parser import parse_sql
 
 from reconciler.tools.sqlreduce import Failure, NoError, Trial, Unparsable, Unstable, reduce
-from reconciler.tools.sqlreduce.tokens import without_noise
 from reconciler.tools.sqlreduce.printing import to_sql
+from reconciler.tools.sqlreduce.tokens import without_noise
 from reconciler.tools.sqlreduce.tree import count_nodes, shape
 
 

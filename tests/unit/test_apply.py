@@ -26,9 +26,18 @@ def outcomes(result: Result) -> dict[str, str]:
 def test_events_tell_the_story_in_order(tmp_path: Path) -> None:
     one = rig(tmp_path, thing("a", value="x"))
     one.apply()
-    assert [e for e, _ in one.events] == ["apply_started", "change_started", "step_finished", "change_finished", "apply_finished"]
+    assert [e for e, _ in one.events] == [
+        "apply_started",
+        "change_started",
+        "step_finished",
+        "change_finished",
+        "apply_finished",
+    ]
     assert one.events[2][1] | {"output": ""} == {
-        "address": "sim.item[s1:a]", "step": 'set a \'{"value": "x"}\'', "status": 0, "output": ""
+        "address": "sim.item[s1:a]",
+        "step": 'set a \'{"value": "x"}\'',
+        "status": 0,
+        "output": "",
     }
     assert one.events[-1][1] == {"run": "run-1", "done": 1, "failed": 0, "skipped": 0, "unknown": 0}
 
@@ -101,7 +110,12 @@ def test_changes_of_a_target_go_out_as_one_batch_and_other_targets_wait_only_whe
         thing("d", "s1", value="x"),
     )
     assert one.apply().ok
-    assert [(where, argv[1]) for where, argv in one.world.effects] == [("s1", "a"), ("s1", "d"), ("s2", "b"), ("s1", "c")]
+    assert [(where, argv[1]) for where, argv in one.world.effects] == [
+        ("s1", "a"),
+        ("s1", "d"),
+        ("s2", "b"),
+        ("s1", "c"),
+    ]
 
 
 def test_a_user_who_interrupts_can_resume(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from tests.simulated import ITEM, PARTS
 SECRETS = Secrets(lambda: b"k" * 32, {"A": "hunter22", "B": "other"})
 
 
-def compare(before: Mapping[str, Any] | None, kind: Any = ITEM, lifecycle: Any = None, absent: bool = False, **fields: Any) -> Change[Any]:
+def compare(
+    before: Mapping[str, Any] | None, kind: Any = ITEM, lifecycle: Any = None, absent: bool = False, **fields: Any
+) -> Change[Any]:
     one = kind("s1", name="a", absent=absent, **fields)
     return diff(replace(one, lifecycle=Lifecycle.model_validate(lifecycle or {})), before, kind, SECRETS.seal)
 
@@ -85,9 +87,14 @@ def test_a_probe_that_reports_a_hidden_attribute_in_the_clear_is_covered() -> No
 def test_normalize_may_only_choose_the_observed_value() -> None:
     lower = replace(ITEM, normalize=lambda desired, observed: {**desired, "value": observed["value"]})
     assert compare({"value": "X"}, lower, value="x").action is Action.NOOP
-    for wrong in ({"value": "neither"}, {"value": "x", "size": 7}, {}):
-        bad = replace(ITEM, normalize=lambda desired, observed, wrong=wrong: wrong)
-        with pytest.raises(ContractError, match="This is a bug in sim.item"):
+    answers: list[Mapping[str, Any]] = [{"value": "neither"}, {"value": "x", "size": 7}, {}]
+
+    def wrong(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> Mapping[str, Any]:
+        return answers.pop()
+
+    bad = replace(ITEM, normalize=wrong)
+    while answers:
+        with pytest.raises(ContractError, match=r"This is a bug in sim.item"):
             compare({"value": "X", "size": 1}, bad, value="x")
 
 

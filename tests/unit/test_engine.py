@@ -6,7 +6,7 @@ import itertools
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from reconciler import inventory, journal
 from reconciler.errors import ConnectionLost
-from reconciler.model import Action, Document, Outcome, Step
-from reconciler.probe import probe_all
+from reconciler.model import Document, Outcome, Step
 from reconciler.resolve import Edges
-from tests.simulated import REGISTRY, TYPES, Fuse, Killed, OneAtATime, Rig, World, fuse_steps, server, thing
+from tests.simulated import TYPES, Fuse, Killed, Rig, World, fuse_steps, server, thing
 
 SERVERS = ("s1", "s2", "s3")
 FEW = settings(max_examples=settings().max_examples // 3)
@@ -79,7 +78,9 @@ def scenarios(draw: st.DrawFn, most: int = 7) -> Scenario:
             if draw(st.booleans()):
                 world[where][name] = {"value": draw(st.sampled_from("xyz")), "size": draw(st.integers(1, 3))}
     documents = _without_needs_of_the_absent(documents)
-    owned = draw(st.lists(st.tuples(st.sampled_from(SERVERS), st.sampled_from(("old1", "old2"))), unique=True, max_size=3))
+    owned = draw(
+        st.lists(st.tuples(st.sampled_from(SERVERS), st.sampled_from(("old1", "old2"))), unique=True, max_size=3)
+    )
     foreign = [(s, "foreign") for s in SERVERS]
     for where, name in (*owned, *foreign):
         world[where][name] = {"value": "old"}
@@ -97,7 +98,12 @@ def _without_needs_of_the_absent(documents: Sequence[Document[Any]]) -> list[Doc
                 fields[name] = [n for n in fields[name] if n not in gone]
         out.append(
             thing(
-                d.name, d.spec.on, d.spec.type, lifecycle=d.lifecycle.model_dump(by_alias=True), absent=d.spec.absent, **fields
+                d.name,
+                d.spec.on,
+                d.spec.type,
+                lifecycle=d.lifecycle.model_dump(by_alias=True),
+                absent=d.spec.absent,
+                **fields,
             )
         )
     return out
@@ -183,7 +189,9 @@ def test_failures_stay_in_their_subtree(scenario: Scenario, data: st.DataObject)
         above = ancestors(made.edges)
         for change in made.changes:
             end = result.ended[change.address]
-            bad = [a for a in above[change.address] if a in result.ended and result.ended[a].outcome is not Outcome.DONE]
+            bad = [
+                a for a in above[change.address] if a in result.ended and result.ended[a].outcome is not Outcome.DONE
+            ]
             if bad:
                 assert end.outcome is Outcome.SKIPPED, (change.address, end)
                 assert end.reason.startswith("it needs "), end
@@ -322,7 +330,11 @@ def resume_all(rig: Rig) -> None:
 @example(
     Scenario(
         [thing("d0", value="x", size=1), thing("d1", type="service", watches=["d0"])],
-        {"s1": {"d0": {"value": "z"}, "d1": {}, "foreign": {"value": "old"}}, "s2": {"foreign": {"value": "old"}}, "s3": {"foreign": {"value": "old"}}},
+        {
+            "s1": {"d0": {"value": "z"}, "d1": {}, "foreign": {"value": "old"}},
+            "s2": {"foreign": {"value": "old"}},
+            "s3": {"foreign": {"value": "old"}},
+        },
         (),
         [(s, "foreign") for s in SERVERS],
     ),
@@ -387,7 +399,13 @@ def test_what_somebody_else_did_already_counts_as_done(tmp_path: Path) -> None:
 def test_a_killed_change_that_somebody_else_moved_is_left_to_a_person(tmp_path: Path) -> None:
     """Neither as before nor as desired: unknown, that branch stops, the rest goes on."""
     world = World({"s1": {"a": {"value": "1"}, "b": {"value": "1"}}, "s2": {"c": {"value": "1"}}})
-    docs = [server("s1"), server("s2"), thing("a", value="2"), thing("b", value="2", needs=["a"]), thing("c", "s2", value="2")]
+    docs = [
+        server("s1"),
+        server("s2"),
+        thing("a", value="2"),
+        thing("b", value="2", needs=["a"]),
+        thing("c", "s2", value="2"),
+    ]
     rig = Rig(tmp_path, world, docs)
     made = rig.plan()
     world.on_step = lambda where, step, when: _blow(rig.fuse)
@@ -424,12 +442,12 @@ def test_work_grows_linearly(shape: str, tmp_path: Path) -> None:
     """Twice the objects, twice the operations (calls of Python functions), at most; no clock is looked at."""
 
     def operations(count: int) -> int:
-        needs = {
+        needs: dict[str, Callable[[int], list[str]]] = {
             "alone": lambda i: [],
             "chain": lambda i: [f"t{i - 1:05}"] if i else [],
             "fan": lambda i: ["t00000"] if i else [],
-        }[shape]
-        docs = [server("s1"), *(thing(f"t{i:05}", value="x", needs=needs(i)) for i in range(count))]
+        }
+        docs = [server("s1"), *(thing(f"t{i:05}", value="x", needs=needs[shape](i)) for i in range(count))]
         rig = Rig(tmp_path / f"{shape}{count}", World({"s1": {}}), docs)
         calls = 0
 

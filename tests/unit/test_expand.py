@@ -27,7 +27,11 @@ def test_a_selector_of_nothing_means_every_host(tmp_path: Path) -> None:
 
 
 def test_an_object_knows_where_it_comes_from(tmp_path: Path) -> None:
-    text = HOST + FILE.replace("  name: motd", "  name: motd\n  labels: {team: ops}") + "  content: x\nlifecycle: {adopt: Never}\n"
+    text = (
+        HOST
+        + FILE.replace("  name: motd", "  name: motd\n  labels: {team: ops}")
+        + "  content: x\nlifecycle: {adopt: Never}\n"
+    )
     (resource,) = desired_of(tmp_path, text).resources.values()
     assert resource.origin == "File/motd"
     assert dict(resource.labels) == {"team": "ops"}
@@ -89,5 +93,5 @@ def test_a_kind_that_uses_an_unknown_type_is_named_as_the_culprit(tmp_path: Path
         return [Resource("sim.nothing", "s1", "x", document.spec)]
 
     registry = Registry.of([SERVER, Kind("Thing", ThingSpec, wrong)], [ITEM])
-    with pytest.raises(ContractError, match="uses the unknown type sim.nothing. This is a bug in Thing"):
+    with pytest.raises(ContractError, match=r"uses the unknown type sim.nothing. This is a bug in Thing"):
         expand(Catalog([server("s1"), thing("a")], registry, tmp_path, {}))

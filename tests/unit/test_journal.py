@@ -39,7 +39,9 @@ def test_an_intent_is_on_disk_before_its_step_starts(tmp_path: Path) -> None:
 
 
 def test_records_of_a_run(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, World({"s1": {"b": {"value": "y"}}}), [server("s1"), thing("a", value="x"), thing("b", value="x")])
+    rig = Rig(
+        tmp_path, World({"s1": {"b": {"value": "y"}}}), [server("s1"), thing("a", value="x"), thing("b", value="x")]
+    )
     rig.world.broken = {("s1", "b")}
     made = rig.plan()
     rig.apply(made)

@@ -37,7 +37,10 @@ def test_one_run_at_a_time_and_all_targets_or_none(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
     first, second = leases(store, "one", clock), leases(store, "two", clock)
     first.take(["web1"])
-    with pytest.raises(PlanRefused, match=r"web1 is locked by run one \(.*\) for 30 s more. Wait for it, or `reconciler lock break web1`"):
+    with pytest.raises(
+        PlanRefused,
+        match=r"web1 is locked by run one \(.*\) for 30 s more. Wait for it, or `reconciler lock break web1`",
+    ):
         second.take(["db1", "web1"])
     assert [lease.target for lease in held(store, clock)] == ["web1"]
     first.free()
@@ -102,7 +105,10 @@ def test_who_was_paused_and_wakes_up_late_cannot_write(tmp_path: Path) -> None:
     paused.take(["web1"])
     clock.now += TIME_TO_LIVE + 1
     other.take(["web1"])
-    with store.write() as db, pytest.raises(LeaseLost, match="web1: run two took the lock over; this run does not write there any more"):
+    with (
+        store.write() as db,
+        pytest.raises(LeaseLost, match="web1: run two took the lock over; this run does not write there any more"),
+    ):
         paused.check(db, "web1")
     paused.renew()
     paused.free()
@@ -163,7 +169,13 @@ def test_nothing_was_ever_kept(tmp_path: Path) -> None:
 
 def test_an_apply_whose_lock_is_taken_over_midway_stops_before_its_next_write(tmp_path: Path) -> None:
     """Hostile input 25: two applies at once, one paused past its lease."""
-    docs = [server("s1"), server("s2"), thing("a", value="x"), thing("b", "s2", value="x"), thing("c", value="x", lifecycle={"requires": ["Thing/b"]})]
+    docs = [
+        server("s1"),
+        server("s2"),
+        thing("a", value="x"),
+        thing("b", "s2", value="x"),
+        thing("c", value="x", lifecycle={"requires": ["Thing/b"]}),
+    ]
     rig = Rig(tmp_path, World(), docs)
 
     def paused(where: str, step: Step, when: str) -> None:

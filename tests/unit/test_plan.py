@@ -42,10 +42,16 @@ def owned(rig: Rig, *names: str, created: bool = True, lifecycle: Any = None) ->
 
 def test_counts_order_and_reasons(tmp_path: Path) -> None:
     world = {"s1": {"b": {"value": "y"}, "old": {"value": "x"}, "same": {"value": "x"}}}
-    one = rig(tmp_path, thing("a", value="x"), thing("b", value="x", needs=["a"]), thing("same", value="x"), world=world)
+    one = rig(
+        tmp_path, thing("a", value="x"), thing("b", value="x", needs=["a"]), thing("same", value="x"), world=world
+    )
     owned(one, "old")
     made = one.plan()
-    assert [(c.resource.key, c.action.value) for c in made.changes] == [("a", "create"), ("b", "update"), ("old", "delete")]
+    assert [(c.resource.key, c.action.value) for c in made.changes] == [
+        ("a", "create"),
+        ("b", "update"),
+        ("old", "delete"),
+    ]
     assert made.unchanged == 1
     assert [r.key for r in made.adopt] == ["same"]
     why = {c.resource.key: c.why for c in made.changes}
@@ -57,7 +63,11 @@ def test_counts_order_and_reasons(tmp_path: Path) -> None:
 def test_a_service_is_started_again_when_what_it_watches_changes(tmp_path: Path) -> None:
     world = {"s1": {"conf": {"value": "y"}, "web": {}, "other": {}}}
     one = rig(
-        tmp_path, thing("conf", value="x"), thing("web", type="service", watches=["conf"]), thing("other", type="service"), world=world
+        tmp_path,
+        thing("conf", value="x"),
+        thing("web", type="service", watches=["conf"]),
+        thing("other", type="service"),
+        world=world,
     )
     made = one.plan()
     assert [c.resource.key for c in made.changes] == ["conf", "web"]
@@ -66,7 +76,12 @@ def test_a_service_is_started_again_when_what_it_watches_changes(tmp_path: Path)
 
 def test_a_restart_that_a_failure_left_out_is_not_lost(tmp_path: Path) -> None:
     """Whether it was started since is read from the live system, and not remembered."""
-    one = rig(tmp_path, thing("conf", value="x"), thing("web", type="service", watches=["conf"]), world={"s1": {"conf": {"value": "y"}, "web": {}}})
+    one = rig(
+        tmp_path,
+        thing("conf", value="x"),
+        thing("web", type="service", watches=["conf"]),
+        world={"s1": {"conf": {"value": "y"}, "web": {}}},
+    )
     one.world.broken = {("s1", "web")}
     assert not one.apply().ok
     one.world.broken = set()
@@ -189,7 +204,9 @@ def names(count: int, start: int = 0) -> list[str]:
     return [f"n{i:02}" for i in range(start, start + count)]
 
 
-@pytest.mark.parametrize(("held", "kept", "refused"), [(10, 7, False), (10, 6, True), (9, 0, False), (20, 13, True), (20, 14, False)])
+@pytest.mark.parametrize(
+    ("held", "kept", "refused"), [(10, 7, False), (10, 6, True), (9, 0, False), (20, 13, True), (20, 14, False)]
+)
 def test_more_than_30_percent_deletions_need_force(held: int, kept: int, refused: bool, tmp_path: Path) -> None:
     documents = [thing(n, value="x") for n in names(held)]
     one = rig(tmp_path, *documents)
@@ -230,7 +247,9 @@ def test_prevent_destroy_holds_even_with_force_and_after_the_document_is_gone(tm
     one = rig(tmp_path, thing("a", value="x", lifecycle={"preventDestroy": True}), thing("b", value="x"))
     assert one.apply().ok
     one.documents = [server("s1"), server("s2"), thing("b", value="x")]
-    with pytest.raises(PlanRefused, match=r"sim.item\[s1:a\] would be destroyed, and Thing/a says `preventDestroy: true`"):
+    with pytest.raises(
+        PlanRefused, match=r"sim.item\[s1:a\] would be destroyed, and Thing/a says `preventDestroy: true`"
+    ):
         one.plan(force=True)
 
 
@@ -333,7 +352,9 @@ def test_every_edit_is_noticed(tmp_path: Path) -> None:
     assert edits > 80
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "5", "not json", '{"digest": 5}', "[" * 100_000, '{"digest": {}, "a": NaN}', "\0"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", "5", "not json", '{"digest": 5}', "[" * 100_000, '{"digest": {}, "a": NaN}', "\0"]
+)
 def test_what_is_no_plan_file(text: str) -> None:
     with pytest.raises(PlanTampered):
         from_text(text, REGISTRY)
@@ -368,9 +389,20 @@ def test_a_plan_of_another_version(edits: dict[str, Any], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "edits",
-    [{"changes": [{}]}, {"changes": 5}, {"targets": []}, {"expires": "soon"}, {"expires": None}, {"summary": {}}, {"edges": None}, {"tool": 5}],
+    [
+        {"changes": [{}]},
+        {"changes": 5},
+        {"targets": []},
+        {"expires": "soon"},
+        {"expires": None},
+        {"summary": {}},
+        {"edges": None},
+        {"tool": 5},
+    ],
 )
-def test_a_plan_file_with_a_fitting_digest_and_a_wrong_shape_is_an_error_without_a_traceback(edits: dict[str, Any], tmp_path: Path) -> None:
+def test_a_plan_file_with_a_fitting_digest_and_a_wrong_shape_is_an_error_without_a_traceback(
+    edits: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises(PlanError):
         from_text(sealed(planned(tmp_path), **edits), REGISTRY, now=NOW)
 
@@ -414,7 +446,10 @@ def test_the_same_input_gives_the_same_bytes_in_any_order(tmp_path: Path) -> Non
 
     shuffle = random.Random(1)
     world = {"s1": {"d3": {"value": "z"}, "d1": {"value": "x"}}, "s2": {}}
-    documents = [thing(f"d{i}", ["s1", "s2"], value="x", needs=[f"d{j}" for j in range(i)], labels={"b": "1", "a": "2"}) for i in range(8)]
+    documents = [
+        thing(f"d{i}", ["s1", "s2"], value="x", needs=[f"d{j}" for j in range(i)], labels={"b": "1", "a": "2"})
+        for i in range(8)
+    ]
     texts = set()
     for turn in range(6):
         mixed = shuffle.sample(documents, len(documents))

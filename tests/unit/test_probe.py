@@ -13,7 +13,7 @@ from reconciler.errors import ConnectError, ContractError, ProbeFailed
 from reconciler.model import Identity, Probe, Read, Reply, ResourceType, Script, Spec
 from reconciler.probe import Unprobed, expect, probe_all, probe_target
 from reconciler.registry import Registry
-from tests.simulated import REGISTRY, SimulatedConnection, World, TYPES
+from tests.simulated import REGISTRY, TYPES, SimulatedConnection, World
 
 
 class Thing(Spec):
@@ -44,7 +44,7 @@ def no_round(specs: Sequence[Thing]) -> Probe:
 
 
 def complains(specs: Sequence[Thing]) -> Probe:
-    (reply,) = yield [Script("bad")]
+    yield [Script("bad")]
     expect(Reply("no such program", 127), "thing")
     return []
 
@@ -83,7 +83,9 @@ def test_a_probe_that_fails_does_not_spoil_the_others() -> None:
 
 def test_a_probe_that_forgets_an_object_is_a_bug_with_a_name() -> None:
     kind = type_of("t.forgetful", forgetful)
-    with pytest.raises(ContractError, match="did not return one state for each of 1 objects. This is a bug in t.forgetful"):
+    with pytest.raises(
+        ContractError, match=r"did not return one state for each of 1 objects. This is a bug in t.forgetful"
+    ):
         probe_target([kind("s1", name="n")], Registry.of([], [kind]), echo)
 
 

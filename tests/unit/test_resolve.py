@@ -38,14 +38,14 @@ def test_what_goes_is_ordered_the_other_way_round(tmp_path: Path) -> None:
 
 
 def test_needing_what_must_be_absent_is_a_problem(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"sim.item\[s1:b\] needs sim.item\[s1:a\], which Thing/a says must be absent"):
+    with pytest.raises(
+        InvalidInput, match=r"sim.item\[s1:b\] needs sim.item\[s1:a\], which Thing/a says must be absent"
+    ):
         resolved(tmp_path, thing("a", absent=True), thing("b", needs=["a"]))
 
 
 def test_requires_is_per_target_where_both_are_there(tmp_path: Path) -> None:
-    found = resolved(
-        tmp_path, thing("b", ["s1", "s2"], lifecycle={"requires": ["Thing/z"]}), thing("z", ["s1", "s2"])
-    )
+    found = resolved(tmp_path, thing("b", ["s1", "s2"], lifecycle={"requires": ["Thing/z"]}), thing("z", ["s1", "s2"]))
     assert found.edges["sim.item[s1:b]"] == ["Thing/z@s1"]
     assert found.edges["Thing/z@s1"] == ["sim.item[s1:z]"]
 
@@ -75,7 +75,9 @@ def test_a_cycle_is_shown_as_the_way_round(tmp_path: Path) -> None:
 
 def test_a_document_that_requires_itself(tmp_path: Path) -> None:
     (one,) = problems_of(tmp_path, HOST + FILE + "  content: x\nlifecycle: {requires: [File/motd]}\n")
-    assert one.startswith("a.yaml:5:1: File/motd: needs itself, by way of File/motd@web1 -> host.file[web1:/etc/motd] -> ")
+    assert one.startswith(
+        "a.yaml:5:1: File/motd: needs itself, by way of File/motd@web1 -> host.file[web1:/etc/motd] -> "
+    )
 
 
 def test_a_file_comes_after_its_folder_and_owner(tmp_path: Path) -> None:

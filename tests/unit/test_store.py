@@ -55,7 +55,9 @@ def test_many_threads(tmp_path: Path) -> None:
     def insert(number: int) -> None:
         for i in range(20):
             with store.write() as db:
-                db.execute("INSERT INTO run VALUES (?, 'now', NULL, 'apply', 'running', '{}', NULL)", (f"{number}-{i}",))
+                db.execute(
+                    "INSERT INTO run VALUES (?, 'now', NULL, 'apply', 'running', '{}', NULL)", (f"{number}-{i}",)
+                )
 
     threads = [threading.Thread(target=insert, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -70,7 +72,10 @@ def test_many_threads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"this is no database" * 100, b"\0" * 8192])
 def test_a_damaged_file_is_an_error_in_words(damage: bytes, tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(damage)
-    with pytest.raises(StoreError, match=r"state\.db: .*Is the disk full, or the file damaged\?"), Store(tmp_path).write() as db:
+    with (
+        pytest.raises(StoreError, match=r"state\.db: .*Is the disk full, or the file damaged\?"),
+        Store(tmp_path).write() as db,
+    ):
         db.execute("SELECT * FROM run")
 
 
@@ -92,13 +97,19 @@ def test_a_newer_version_is_not_touched(tmp_path: Path) -> None:
     Store(tmp_path).write().__enter__()
     with sqlite3.connect(tmp_path / "state.db") as db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
-    with pytest.raises(StoreError, match="is from a newer version of reconciler. Upgrade this one."), Store(tmp_path).read():
+    with (
+        pytest.raises(StoreError, match=r"is from a newer version of reconciler. Upgrade this one."),
+        Store(tmp_path).read(),
+    ):
         pass
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="the state folder .* cannot be written"), Store(tmp_path / "file" / "state").write():
+    with (
+        pytest.raises(StoreError, match=r"the state folder .* cannot be written"),
+        Store(tmp_path / "file" / "state").write(),
+    ):
         pass
 
 
@@ -125,7 +136,7 @@ def test_a_full_disk_stops_the_apply_before_it_changes_anything(small_disk: Path
     made = rig.plan()
     effects = len(rig.world.effects)
     (small_disk / "filler").write_bytes(b"")
-    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
         while True:
             filler.write(b"x" * 4096)
     with pytest.raises(StoreError, match="Is the disk full"):

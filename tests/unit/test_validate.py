@@ -15,25 +15,61 @@ MOTD = "a.yaml:%s: File/motd: "
     ("text", "wanted"),
     [
         (HOST + FILE + "  mod: '0644'\n", ["13:3: File/motd: spec.mod is not known. Did you mean mode?"]),
-        (HOST + FILE.replace("kind: File", "kind: Fiel"), ["7:7: Fiel/motd: there is no kind Fiel. Did you mean File?"]),
+        (
+            HOST + FILE.replace("kind: File", "kind: Fiel"),
+            ["7:7: Fiel/motd: there is no kind Fiel. Did you mean File?"],
+        ),
         (HOST + FILE.replace("kind: File\n", ""), ["6:1: has no kind. Add `kind:`"]),
-        (HOST + FILE.replace("v1", "v2"), ['6:13: File/motd: apiVersion is "reconciler/v2". This version reads reconciler/v1.']),
-        (HOST + FILE.replace("[web1]", "[wbe1]") + "  content: x\n", ["11:11: File/motd: there is no Host/wbe1. Did you mean web1?"]),
+        (
+            HOST + FILE.replace("v1", "v2"),
+            ['6:13: File/motd: apiVersion is "reconciler/v2". This version reads reconciler/v1.'],
+        ),
+        (
+            HOST + FILE.replace("[web1]", "[wbe1]") + "  content: x\n",
+            ["11:11: File/motd: there is no Host/wbe1. Did you mean web1?"],
+        ),
         (HOST + FILE.replace("[web1]", "5"), ["11:10: File/motd: spec.hosts is 5. Write a list or a mapping."]),
         (HOST + FILE.replace("[web1]", ""), ["11:9: File/motd: spec.hosts is empty. Write a list or a mapping"]),
         (HOST + FILE.replace("[web1]", "[5]"), ['11:11: File/motd: spec.hosts[0] is 5, not text. Quote it: "5".']),
-        (HOST + FILE.replace("[web1]", "{matchLabels: {role: db}}") + "  content: x\n", ["11:24: File/motd: no host carries the labels role: db."]),
-        (HOST + FILE.replace("[web1]", "{matchLabel: {}}"), ["spec.hosts.matchLabels is missing", "11:11: File/motd: spec.hosts.matchLabel is not known. Did you mean matchLabels?"]),
+        (
+            HOST + FILE.replace("[web1]", "{matchLabels: {role: db}}") + "  content: x\n",
+            ["11:24: File/motd: no host carries the labels role: db."],
+        ),
+        (
+            HOST + FILE.replace("[web1]", "{matchLabel: {}}"),
+            [
+                "spec.hosts.matchLabels is missing",
+                "11:11: File/motd: spec.hosts.matchLabel is not known. Did you mean matchLabels?",
+            ],
+        ),
         (HOST + FILE + "  mode: 0755\n", ['13:9: File/motd: spec.mode is 755, not text. Quote it: "0755".']),
-        (HOST + FILE + "  mode: rwx\n", ['13:9: File/motd: spec.mode is "rwx", which is not allowed here. Write the permissions']),
+        (
+            HOST + FILE + "  mode: rwx\n",
+            ['13:9: File/motd: spec.mode is "rwx", which is not allowed here. Write the permissions'],
+        ),
         (HOST + FILE + "  mode: '0855'\n", ["13:9: File/motd: spec.mode"]),
-        (HOST + FILE + "  content: yes\n  sensitive: yes\n", ['14:14: File/motd: spec.sensitive is "yes", not true or false']),
-        (HOST + FILE + "  content: 1.10\n", ['13:12: File/motd: spec.content is 1.1. Write text or a mapping; as text: "1.10".']),
+        (
+            HOST + FILE + "  content: yes\n  sensitive: yes\n",
+            ['14:14: File/motd: spec.sensitive is "yes", not true or false'],
+        ),
+        (
+            HOST + FILE + "  content: 1.10\n",
+            ['13:12: File/motd: spec.content is 1.1. Write text or a mapping; as text: "1.10".'],
+        ),
         (HOST + FILE + "  content: {secretRfe: x}\n", ["secretRef is missing", "Did you mean secretRef?"]),
-        (HOST + FILE + "  content: x\nlifecycle: {adopt: never}\n", ['14:20: File/motd: lifecycle.adopt is "never". Did you mean Never?']),
-        (HOST + FILE + "  content: x\nlifecycle: {requires: [File/mtod]}\n", ["14:24: File/motd: there is no File/mtod. Did you mean File/motd?"]),
+        (
+            HOST + FILE + "  content: x\nlifecycle: {adopt: never}\n",
+            ['14:20: File/motd: lifecycle.adopt is "never". Did you mean Never?'],
+        ),
+        (
+            HOST + FILE + "  content: x\nlifecycle: {requires: [File/mtod]}\n",
+            ["14:24: File/motd: there is no File/mtod. Did you mean File/motd?"],
+        ),
         (HOST + FILE + "  content: x\nstatus: {}\n", ["14:1: File/motd: status is not known."]),
-        (HOST + FILE.replace("  name: motd", "  name: Motd"), ['9:9: File/Motd: metadata.name is "Motd", which is not allowed here.']),
+        (
+            HOST + FILE.replace("  name: motd", "  name: Motd"),
+            ['9:9: File/Motd: metadata.name is "Motd", which is not allowed here.'],
+        ),
         ("- a\n", ["1:1: is not a mapping."]),
         ("text\n", ["1:1: is not a mapping."]),
         ("kind: [a]\n", ["1:1: has no kind."]),

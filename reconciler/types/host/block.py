@@ -48,18 +48,19 @@ class Block(Spec):
         return f"{self.comment}{BEGIN}{self.name}", f"{self.comment}{END}{self.name}"
 
 
+READ = """export R="$ROOT"
+for p; do printf '%s\\0' "$ROOT$p"; done | look xargs -0 -r sh -c 'find "$@" -maxdepth 0 -type f -exec awk "
+    FNR == 1 { print \\"@\\" substr(FILENAME, length(ENVIRON[\\"R\\"]) + 1); marked = 0 }
+    / BEGIN reconciler: / { marked = 1 }
+    marked || / END reconciler: / { print \\"=\\" \\$0 }
+    / END reconciler: / { marked = 0 }" {} +' sh
+"""
+
+
 def probe(blocks: Sequence[Block]) -> Probe:
     """Everything between marks, of all files, in one awk."""
     (reply,) = yield [
-        Script(
-            '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done\n'
-            'export R="$ROOT"; look find "$@" -maxdepth 0 -type f -exec awk \'\n'
-            'FNR == 1 { print "@" substr(FILENAME, length(ENVIRON["R"]) + 1); marked = 0 }\n'
-            "/ BEGIN reconciler: / { marked = 1 }\n"
-            'marked || / END reconciler: / { print "=" $0 }\n'
-            "/ END reconciler: / { marked = 0 }' {} +",
-            sorted({block.path for block in blocks}),
-        )
+        Script(READ, sorted({block.path for block in blocks})),
     ]
     marked: dict[str, list[str]] = {}
     path = ""

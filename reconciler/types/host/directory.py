@@ -44,15 +44,18 @@ def among(directory: Directory, tokens: Collection[str]) -> Directory:
     return directory.model_copy(update={"keep": tuple(sorted({*directory.keep, *described}))})
 
 
+# By xargs, because more paths than fit into one command line would all look empty.
+READ = """echo "$ROOT"
+for p; do printf '%s\\0' "$ROOT$p"; done |
+    look xargs -0 -r sh -c 'find "$@" -mindepth 1 -maxdepth 1 ! -type d -printf "%H\\0%f\\0"' sh
+"""
+
+
 def probe(directories: Sequence[Directory]) -> Probe:
     """Metadata of all, and the files in those that are purged, in two programs."""
     (metas, names) = yield [
         Script('meta "$@"', [d.path for d in directories]),
-        Script(
-            '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done; echo "$ROOT"; '
-            '[ $# -eq 0 ] || look find "$@" -mindepth 1 -maxdepth 1 ! -type d -printf "%H\\0%f\\0"',
-            [d.path for d in directories if d.purge],
-        ),
+        Script(READ, [d.path for d in directories if d.purge]),
     ]
     meta = parse_meta(expect(metas, "stat"))
     root, _, rest = expect(names, "find").partition("\n")

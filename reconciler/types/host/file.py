@@ -59,7 +59,7 @@ def probe(files: Sequence[File]) -> Probe:
         Script(
             # Linear, and no matter how many they are: a list that exceeds one command line would look empty.
             'for p; do [ -L "$ROOT$p" ] || [ ! -f "$ROOT$p" ] || printf "%s\\0" "$ROOT$p"; done | '
-            'xargs -0 -r sha256sum --; echo "root $ROOT"',
+            'look xargs -0 -r sha256sum -- && echo "root $ROOT"',
             [f.path for f in files if f.content is not None],
         ),
     ]

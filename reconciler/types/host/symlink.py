@@ -30,14 +30,17 @@ class Symlink(Spec):
     to: LinkTarget | None = Field(None, description="Where it leads.")
 
 
+# By xargs, because more paths than fit into one command line would all look absent.
+READ = """echo "$ROOT"
+for p; do printf '%s\\0' "$ROOT$p"; done |
+    look xargs -0 -r sh -c 'find "$@" -maxdepth 0 -printf "%p\\0%y\\0%l\\0"' sh
+"""
+
+
 def probe(links: Sequence[Symlink]) -> Probe:
     """All links in one program."""
     (reply,) = yield [
-        Script(
-            '[ -z "$ROOT" ] || for p; do set -- "$@" "$ROOT$p"; shift; done; echo "$ROOT"; '
-            'look find "$@" -maxdepth 0 -printf "%p\\0%y\\0%l\\0"',
-            [link.path for link in links],
-        )
+        Script(READ, [link.path for link in links]),
     ]
     root, _, rest = expect(reply, "find").partition("\n")
     words = iter(rest.split("\0"))
