@@ -29,7 +29,8 @@ from reconciler.errors import (
 from reconciler.journal import Journal, RunRecord, records
 from reconciler.lease import Leases
 from reconciler.model import Action, Change, Finding, Outcome, Readiness, Resource, Step, StepResult, Work
-from reconciler.plan import Plan, audit, from_text, to_text
+from reconciler.plan import Plan, audit
+from reconciler.planfile import from_text, to_text
 from reconciler.probe import Observed, Unprobed, probe_target
 from reconciler.registry import Registry
 from reconciler.resolve import topological

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler import apply as apply_stage
-from reconciler import inventory, journal
+from reconciler import inventory, journal, planfile
 from reconciler import plan as plan_stage
 from reconciler.connections import Pool
 from reconciler.expand import Catalog, expand
@@ -143,7 +143,7 @@ class Project:
         Raises:
             PlanError, StoreError: it cannot be resumed.
         """
-        made = plan_stage.from_text(record.plan, self.registry, resume=True)
+        made = planfile.from_text(record.plan, self.registry, resume=True)
         with Pool(made.targets) as pool:
             return apply_stage.resume(record, self._means(pool, **means))
 

@@ -153,7 +153,7 @@ def show(
     from reconciler import journal
     from reconciler.apply import Ended
     from reconciler.model import Outcome
-    from reconciler.plan import from_text
+    from reconciler.planfile import from_text
     from reconciler.render.terminal import console, show_ended, show_plan
 
     here = project(path, state)
@@ -243,7 +243,7 @@ def _write(file: Path, made: Plan) -> None:
     import os
 
     from reconciler.errors import PlanError
-    from reconciler.plan import to_text
+    from reconciler.planfile import to_text
 
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -256,7 +256,7 @@ def _write(file: Path, made: Plan) -> None:
 
 def _read(file: Path, here: Project) -> Plan:
     from reconciler.errors import PlanError, PlanTampered
-    from reconciler.plan import MAX_FILE_BYTES, from_text
+    from reconciler.planfile import MAX_FILE_BYTES, from_text
 
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
@@ -333,7 +333,7 @@ def _stoppable(here: Project, output: Output) -> Iterator[dict[str, Any]]:
 def _show_plan(here: Project, made: Plan, output: Output, *, event: str = "") -> None:
     """For programs: the plan file itself, or, with an event's name, a line of an event stream."""
     if output is Output.JSON:
-        from reconciler.plan import to_json, to_text
+        from reconciler.planfile import to_json, to_text
 
         if event:
             from reconciler.render.lines import JsonLines

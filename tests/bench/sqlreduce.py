@@ -1,6 +1,6 @@
 """Reconciler's sqlreduce and Debian's package of the same name, side by side on one server, as a table.
 
-    python -m tests.bench.sqlreduce [--only 003,017] [--ours]
+python -m tests.bench.sqlreduce [--only 003,017] [--ours]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reconciler.tools.sqlreduce.session import Session
 from reconciler.tools.sqlreduce.tree import measure
 from tests.sqlreduce.server import FIXTURES, Server, running
 
-PEER_LIMIT = 300        # seconds after which a case of the peer counts as failed
+PEER_LIMIT = 300  # seconds after which a case of the peer counts as failed
 
 
 @dataclass
@@ -70,8 +70,14 @@ def peers(server: Server, sql: str) -> Row:
     row = Row()
     start = time.monotonic()
     try:
-        done = subprocess.run(["sqlreduce", "-d", server.dsn()], input=sql, capture_output=True, text=True,
-                              timeout=PEER_LIMIT, check=False)
+        done = subprocess.run(
+            ["sqlreduce", "-d", server.dsn()],
+            input=sql,
+            capture_output=True,
+            text=True,
+            timeout=PEER_LIMIT,
+            check=False,
+        )
         out, failure = done.stdout, done.stderr.strip().splitlines()[-1:] if done.returncode else []
     except subprocess.TimeoutExpired:
         out, failure = "", ["does not end"]
@@ -80,7 +86,7 @@ def peers(server: Server, sql: str) -> Row:
     row.executed = sum(line.rstrip().endswith("✔") or "✘" in line for line in out.splitlines())
     kept = [line.rpartition(" ✔")[0] for line in out.splitlines() if " ✔" in line]
     if row.problem and kept:
-        row.query = kept[-1].replace("\033[32m", "").replace("\033[0m", "").strip()     # how far it came
+        row.query = kept[-1].replace("\033[32m", "").replace("\033[0m", "").strip()  # how far it came
     _, found, rest = out.partition("Minimal query yielding the same error:\n")
     if found:
         row.query = rest.partition("\n\nPretty-printed")[0].strip().replace("\033[1m", "").replace("\033[0m", "")
@@ -117,17 +123,22 @@ def main() -> None:
             other = Row("", old["tokens"], old["nodes"], old["queries"]) if options.ours else peers(server, sql)
             wait(server)
             rows.append((case["name"], mine, other))
-            print(f"{case['file'][8:11]} {case['name'][:23]:24}{mine.tokens:7}{other.tokens:7}{mine.nodes:7}"
-                  f"{other.nodes:7}{mine.executed:7}{other.executed:7}{mine.seconds:8.2f}{other.seconds:8.2f}   "
-                  f"{mine.problem and '!! ' + mine.problem}{other.problem and '  peer: ' + other.problem}", flush=True)
+            print(
+                f"{case['file'][8:11]} {case['name'][:23]:24}{mine.tokens:7}{other.tokens:7}{mine.nodes:7}"
+                f"{other.nodes:7}{mine.executed:7}{other.executed:7}{mine.seconds:8.2f}{other.seconds:8.2f}   "
+                f"{mine.problem and '!! ' + mine.problem}{other.problem and '  peer: ' + other.problem}",
+                flush=True,
+            )
     summary(rows)
 
 
 def summary(rows: list[tuple[str, Row, Row]]) -> None:
     """Prints totals and medians: of all cases, and of those that both reduced."""
     both = [(mine, other) for _, mine, other in rows if not mine.problem and not other.problem]
-    print(f"\nfailed: {sum(bool(mine.problem) for _, mine, _ in rows)} of {len(rows)}, "
-          f"peer {sum(bool(other.problem) for _, _, other in rows)}")
+    print(
+        f"\nfailed: {sum(bool(mine.problem) for _, mine, _ in rows)} of {len(rows)}, "
+        f"peer {sum(bool(other.problem) for _, _, other in rows)}"
+    )
     for title, pairs in (("all cases", [(mine, other) for _, mine, other in rows]), ("both reduced", both)):
         print(f"{title}: {len(pairs)}")
         for name in ("tokens", "nodes", "executed", "seconds"):
@@ -135,8 +146,10 @@ def summary(rows: list[tuple[str, Row, Row]]) -> None:
             if not sum(twos):
                 continue
             less = 100 * (1 - sum(ones) / sum(twos))
-            print(f"  {name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {less:4.0f}% less   "
-                  f"median {statistics.median(ones):7.2f} {statistics.median(twos):7.2f}")
+            print(
+                f"  {name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {less:4.0f}% less   "
+                f"median {statistics.median(ones):7.2f} {statistics.median(twos):7.2f}"
+            )
 
 
 if __name__ == "__main__":

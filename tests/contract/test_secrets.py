@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from reconciler.model import Secret
-from reconciler.plan import to_text
+from reconciler.planfile import to_text
 from reconciler.registry import default
 from reconciler.render.terminal import console, show_plan
 from reconciler.secrets import Secrets

@@ -9,9 +9,25 @@ from pglast import ast, parse_sql
 from pglast.stream import RawStream
 
 EXPRESSIONS = (
-    ast.A_ArrayExpr, ast.A_Const, ast.A_Expr, ast.A_Indirection, ast.BoolExpr, ast.BooleanTest, ast.CaseExpr,
-    ast.CoalesceExpr, ast.CollateClause, ast.ColumnRef, ast.FuncCall, ast.MinMaxExpr, ast.NullTest, ast.RowExpr,
-    ast.SQLValueFunction, ast.SubLink, ast.TypeCast, ast.XmlExpr, ast.XmlSerialize,
+    ast.A_ArrayExpr,
+    ast.A_Const,
+    ast.A_Expr,
+    ast.A_Indirection,
+    ast.BoolExpr,
+    ast.BooleanTest,
+    ast.CaseExpr,
+    ast.CoalesceExpr,
+    ast.CollateClause,
+    ast.ColumnRef,
+    ast.FuncCall,
+    ast.MinMaxExpr,
+    ast.NullTest,
+    ast.RowExpr,
+    ast.SQLValueFunction,
+    ast.SubLink,
+    ast.TypeCast,
+    ast.XmlExpr,
+    ast.XmlSerialize,
 )
 RELATIONS = (ast.RangeVar, ast.RangeSubselect, ast.RangeFunction, ast.JoinExpr)
 
@@ -28,10 +44,10 @@ def nodes(value: Any) -> list[Any]:
 def _lists(value: Any) -> Iterator[Any]:
     """The same list without one of its items, at any depth."""
     for at, item in enumerate(value):
-        yield value[:at] + value[at + 1:] or None
+        yield value[:at] + value[at + 1 :] or None
         if isinstance(item, tuple):
             for shorter in _lists(item):
-                yield (*value[:at], shorter or (), *value[at + 1:])
+                yield (*value[:at], shorter or (), *value[at + 1 :])
 
 
 def _swapped(value: Any, old: Any, new: Any) -> Any:
@@ -41,8 +57,9 @@ def _swapped(value: Any, old: Any, new: Any) -> Any:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    return any(isinstance(one, group) and isinstance(other, group)
-               for group in (EXPRESSIONS, RELATIONS, (ast.SelectStmt,)))
+    return any(
+        isinstance(one, group) and isinstance(other, group) for group in (EXPRESSIONS, RELATIONS, (ast.SelectStmt,))
+    )
 
 
 def _changes(script: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -81,7 +98,7 @@ def neighbours(sql: str) -> set[str]:
             text = RawStream()(script if node is not None else value)
             if text and "None" not in text and len(nodes(parse_sql(text))) < size:
                 found.add(text)
-        except Exception:       # an edit that takes too much fails in any way that pglast likes
+        except Exception:  # an edit that takes too much fails in any way that pglast likes
             continue
         finally:
             if node is not None:

@@ -26,8 +26,12 @@ def prepare() -> None:
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "-qq", "update"], check=True, env=environment)
-    subprocess.run(["apt-get", "-qq", "-y", "--no-install-recommends", "install", *packages], check=True,
-                   env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["apt-get", "-qq", "-y", "--no-install-recommends", "install", *packages],
+        check=True,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 if __name__ == "__main__":

@@ -40,15 +40,34 @@ class Server:
 
     def ctl(self, *arguments: str) -> None:
         """Runs pg_ctl as the server's user."""
-        subprocess.run([*self._become(), str(self.programs / "pg_ctl"), "-D", str(self.directory / "data"), "-w",
-                        "-s", "-l", str(self.directory / "log"), *arguments],
-                       check=True, cwd=self.directory, stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=60)
+        subprocess.run(
+            [
+                *self._become(),
+                str(self.programs / "pg_ctl"),
+                "-D",
+                str(self.directory / "data"),
+                "-w",
+                "-s",
+                "-l",
+                str(self.directory / "log"),
+                *arguments,
+            ],
+            check=True,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+        )
 
     def start(self) -> None:
         """Starts the server and waits for it."""
-        self.ctl("-o", f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1 -c fsync=off "
-                       "-c max_prepared_transactions=5 -c logging_collector=off", "start")
+        self.ctl(
+            "-o",
+            f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1 -c fsync=off "
+            "-c max_prepared_transactions=5 -c logging_collector=off",
+            "start",
+        )
 
     def stop(self) -> None:
         """Stops the server at once."""
@@ -77,9 +96,26 @@ def running() -> Iterator[Server]:
     shutil.chown(directory, user)
     server = Server(directory, _free_port(), programs, user)
     try:
-        subprocess.run([*server._become(), str(programs / "initdb"), "-D", str(directory / "data"), "-A", "trust",
-                        "-U", "postgres", "-N", "--locale", "C.UTF-8"], check=True, cwd=directory,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=120)
+        subprocess.run(
+            [
+                *server._become(),
+                str(programs / "initdb"),
+                "-D",
+                str(directory / "data"),
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "-N",
+                "--locale",
+                "C.UTF-8",
+            ],
+            check=True,
+            cwd=directory,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+        )
         server.start()
         try:
             with psycopg.connect(server.dsn("postgres", "postgres"), autocommit=True) as connection:

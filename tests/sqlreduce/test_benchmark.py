@@ -63,8 +63,11 @@ def test_result_fails_like_the_input_on_a_fresh_connection(benchmark: Benchmark,
         assert failure(connection, minimal) == (case["sqlstate"], case["message"].partition("\n")[0])
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c["kind"] != "crash"],
-                         ids=[n for c, n in zip(CASES, names, strict=True) if c["kind"] != "crash"])
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c["kind"] != "crash"],
+    ids=[n for c, n in zip(CASES, names, strict=True) if c["kind"] != "crash"],
+)
 def test_no_single_edit_makes_the_result_smaller(benchmark: Benchmark, case: dict[str, Any]) -> None:
     """The result is 1-minimal by AST node."""
     reduction = benchmark[case]
@@ -73,7 +76,7 @@ def test_no_single_edit_makes_the_result_smaller(benchmark: Benchmark, case: dic
     smaller = []
     with connect(benchmark.server) as connection:
         for text in sorted(neighbours(reduction.minimal)):
-            query = lead + newline + text[len(lead.strip()):] if newline else text
+            query = lead + newline + text[len(lead.strip()) :] if newline else text
             if failure(connection, query) == target:
                 smaller.append(query)
     assert smaller == []

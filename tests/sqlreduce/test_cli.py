@@ -12,15 +12,22 @@ import pytest
 
 from tests.sqlreduce.server import Server
 
-EXAMPLE = ("select pg_database.reltuples / 1000 from pg_database, pg_class where 0 < pg_database.reltuples / 1000 "
-           "order by 1 desc limit 10")
+EXAMPLE = (
+    "select pg_database.reltuples / 1000 from pg_database, pg_class where 0 < pg_database.reltuples / 1000 "
+    "order by 1 desc limit 10"
+)
 
 
 def call(*arguments: str, text: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return subprocess.run(
         [sys.executable, "-c", "import sys; from reconciler.cli.main import main; main()", "sqlreduce", *arguments],
-        input=text, capture_output=True, text=True, check=False, timeout=120, env={**kept, **environment},
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**kept, **environment},
     )
 
 
@@ -46,8 +53,7 @@ def test_the_trace_shows_each_attempt_with_its_mark(server: Server) -> None:
         f"{text} ORDER BY 1 DESC ✔",
         f"{text} ✔",
         "SELECT FROM pg_database, pg_class WHERE 0 < pg_database.reltuples / 1000 ✔",
-        "SELECT WHERE 0 < pg_database.reltuples / 1000 ✘ ERROR:  "
-        'missing FROM-clause entry for table "pg_database"',
+        'SELECT WHERE 0 < pg_database.reltuples / 1000 ✘ ERROR:  missing FROM-clause entry for table "pg_database"',
         "SELECT FROM pg_class WHERE 0 < pg_database.reltuples / 1000 ✘ ERROR:  "
         'missing FROM-clause entry for table "pg_database"',
         "SELECT FROM pg_database WHERE 0 < pg_database.reltuples / 1000 ✔",
@@ -73,33 +79,43 @@ def test_json_is_one_object(server: Server) -> None:
 def test_libpq_environment_and_file(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "query.sql"
     path.write_text("SELECT id, 1 / 0 FROM emp;\n")
-    done = call("-f", str(path), PGHOST=str(server.directory), PGPORT=str(server.port), PGUSER="bench_user",
-                PGDATABASE="bench")
+    done = call(
+        "-f", str(path), PGHOST=str(server.directory), PGPORT=str(server.port), PGUSER="bench_user", PGDATABASE="bench"
+    )
     assert done.returncode == 0, done.stderr
     assert "\nSELECT 1 / 0\n" in done.stdout
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize(("rule", "expected"), [
-    ("sqlstate", "SELECT nosuch"), ("location", "SELECT nosuch"), ("regex=nosuch", "SELECT nosuch"),
-    ("message", "SELECT e.nosuch FROM emp e"),
-])
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("sqlstate", "SELECT nosuch"),
+        ("location", "SELECT nosuch"),
+        ("regex=nosuch", "SELECT nosuch"),
+        ("message", "SELECT e.nosuch FROM emp e"),
+    ],
+)
 def test_ways_to_match(server: Server, rule: str, expected: str) -> None:
     done = call("--match", rule, "-d", server.dsn(), "--output", "json", "SELECT e.id, e.nosuch FROM emp AS e")
     assert json.loads(done.stdout)["minimal"] == expected
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize(("arguments", "status", "message"), [
-    (["SELECT 1"], 3, "raises no error"),
-    (["SELEC 1"], 4, "does not parse"),
-    (["--timeout", "50ms", "SELECT pg_sleep(9)"], 5, "--match timeout"),
-    (["--match", "crash", "SELECT 1 / 0"], 5, "not with a crash"),
-    (["--read-only", "INSERT INTO base SELECT 1 / (id - 3) FROM emp"], 5, "needs to write"),
-    (["PREPARE TRANSACTION 'x'"], 7, "refused"),
-])
-def test_each_failure_has_a_message_and_a_status(server: Server, arguments: list[str], status: int,
-                                                 message: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["SELECT 1"], 3, "raises no error"),
+        (["SELEC 1"], 4, "does not parse"),
+        (["--timeout", "50ms", "SELECT pg_sleep(9)"], 5, "--match timeout"),
+        (["--match", "crash", "SELECT 1 / 0"], 5, "not with a crash"),
+        (["--read-only", "INSERT INTO base SELECT 1 / (id - 3) FROM emp"], 5, "needs to write"),
+        (["PREPARE TRANSACTION 'x'"], 7, "refused"),
+    ],
+)
+def test_each_failure_has_a_message_and_a_status(
+    server: Server, arguments: list[str], status: int, message: str
+) -> None:
     done = call("--dsn", server.dsn(), *arguments)
     assert (done.returncode, done.stdout) == (status, "")
     assert message in done.stderr
@@ -108,15 +124,18 @@ def test_each_failure_has_a_message_and_a_status(server: Server, arguments: list
     assert message in json.loads(done.stdout)["problems"][0]["message"]
 
 
-@pytest.mark.parametrize(("arguments", "status", "message"), [
-    (["--dsn", "host=127.0.0.1 port=1", "SELECT 1"], 6, "Cannot connect"),
-    (["--dsn", "nonsense", "SELECT 1"], 6, "connection string"),
-    (["--match", "nothing", "SELECT 1"], 1, "unknown way to match"),
-    (["--match", "regex=(", "SELECT 1"], 1, "does not compile"),
-    (["--timeout", "soon", "SELECT 1"], 1, "no time limit"),
-    (["-f", "/nonexistent", "SELECT 1"], 1, "not both"),
-    (["-f", "/nonexistent"], 1, "Cannot read /nonexistent"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--dsn", "host=127.0.0.1 port=1", "SELECT 1"], 6, "Cannot connect"),
+        (["--dsn", "nonsense", "SELECT 1"], 6, "connection string"),
+        (["--match", "nothing", "SELECT 1"], 1, "unknown way to match"),
+        (["--match", "regex=(", "SELECT 1"], 1, "does not compile"),
+        (["--timeout", "soon", "SELECT 1"], 1, "no time limit"),
+        (["-f", "/nonexistent", "SELECT 1"], 1, "not both"),
+        (["-f", "/nonexistent"], 1, "Cannot read /nonexistent"),
+    ],
+)
 def test_wrong_usage_needs_no_server(arguments: list[str], status: int, message: str) -> None:
     done = call(*arguments)
     assert done.returncode == status

@@ -33,8 +33,9 @@ def admin(server: Server) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def run(server: Server, sql: str, *, match: str = "message", seen: list[Trial] | None = None,
-        **options: Any) -> Reduction:
+def run(
+    server: Server, sql: str, *, match: str = "message", seen: list[Trial] | None = None, **options: Any
+) -> Reduction:
     with PostgresOracle(server.dsn(), match=Match.parse(match), **options) as oracle:
         return reduce(sql, oracle, on_trial=(seen if seen is not None else []).append)
 
@@ -48,8 +49,11 @@ def value(connection: psycopg.Connection[Any], sql: str) -> Any:
 def test_writes_are_rolled_back(server: Server, admin: psycopg.Connection[Any]) -> None:
     """A DELETE that succeeds as a candidate deletes nothing."""
     before = value(admin, "SELECT count(*) FROM lines")
-    found = run(server, "DELETE FROM lines WHERE qty > 0; INSERT INTO base SELECT 1, 'x' FROM emp; "
-                        "SELECT id, 1 / (id - 3) FROM base WHERE id > 0")
+    found = run(
+        server,
+        "DELETE FROM lines WHERE qty > 0; INSERT INTO base SELECT 1, 'x' FROM emp; "
+        "SELECT id, 1 / (id - 3) FROM base WHERE id > 0",
+    )
     assert found.minimal == "SELECT 1 / (id - 3) FROM base"
     assert value(admin, "SELECT count(*) FROM lines") == before
 
@@ -58,8 +62,11 @@ def test_sequences_do_not_advance(server: Server, admin: psycopg.Connection[Any]
     """PostgreSQL does not roll back nextval, so the sequence itself is put aside."""
     admin.execute("SELECT setval('orders_id_seq', 500)")
     seen: list[Trial] = []
-    found = run(server, "INSERT INTO orders (emp_id, total) SELECT id, 1 / (id - 30) FROM emp "
-                        "WHERE nextval('orders_id_seq') > 0", seen=seen)
+    found = run(
+        server,
+        "INSERT INTO orders (emp_id, total) SELECT id, 1 / (id - 30) FROM emp WHERE nextval('orders_id_seq') > 0",
+        seen=seen,
+    )
     assert found.error.message == "division by zero"
     assert len(seen) > 5
     assert admin.execute("SELECT last_value, is_called FROM orders_id_seq").fetchone() == (500, True)
@@ -94,11 +101,18 @@ def test_commit_in_the_input_commits_nothing(server: Server, admin: psycopg.Conn
     assert value(admin, "SELECT to_regclass('leaked')") is None
 
 
-@pytest.mark.parametrize("sql", [
-    "CREATE TABLE leaked (i int); PREPARE TRANSACTION 'x'", "COMMIT PREPARED 'x'", "ROLLBACK PREPARED 'x'",
-    "BEGIN; COMMIT", "COPY emp TO '/tmp/leaked'", "COPY (SELECT 1) TO PROGRAM 'touch /tmp/leaked'",
-    "COPY base FROM PROGRAM 'echo 1'",
-])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE leaked (i int); PREPARE TRANSACTION 'x'",
+        "COMMIT PREPARED 'x'",
+        "ROLLBACK PREPARED 'x'",
+        "BEGIN; COMMIT",
+        "COPY emp TO '/tmp/leaked'",
+        "COPY (SELECT 1) TO PROGRAM 'touch /tmp/leaked'",
+        "COPY base FROM PROGRAM 'echo 1'",
+    ],
+)
 def test_what_outlives_a_rollback_is_refused(server: Server, admin: psycopg.Connection[Any], sql: str) -> None:
     seen: list[Trial] = []
     with pytest.raises(Refused):

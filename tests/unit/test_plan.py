@@ -13,7 +13,8 @@ import pytest
 from reconciler import inventory
 from reconciler.errors import PlanError, PlanExpired, PlanRefused, PlanTampered
 from reconciler.model import Action, Outcome, Secret, digest
-from reconciler.plan import Scope, from_text, git_commit, to_text
+from reconciler.plan import Scope, git_commit
+from reconciler.planfile import from_text, to_text
 from tests.simulated import REGISTRY, Rig, World, server, thing
 
 NOW = datetime(2026, 11, 22, 8, tzinfo=UTC)

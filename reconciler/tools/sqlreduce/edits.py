@@ -19,28 +19,64 @@ from pglast.parser import parse_sql
 from reconciler.tools.sqlreduce.printing import Unprintable, to_sql
 from reconciler.tools.sqlreduce.tree import Node, Place, Script, fields, make, walk, with_item
 
-EXPRESSIONS = frozenset({
-    "A_ArrayExpr", "A_Const", "A_Expr", "A_Indirection", "BoolExpr", "BooleanTest", "CaseExpr",
-    "CoalesceExpr", "CollateClause", "ColumnRef", "CurrentOfExpr", "FuncCall", "GroupingFunc",
-    "JsonArrayAgg", "JsonArrayConstructor", "JsonArrayQueryConstructor", "JsonFuncExpr",
-    "JsonIsPredicate", "JsonObjectAgg", "JsonObjectConstructor", "JsonParseExpr", "JsonScalarExpr",
-    "JsonSerializeExpr", "MinMaxExpr", "NamedArgExpr", "NullTest", "ParamRef", "RowExpr",
-    "SQLValueFunction", "SubLink", "TypeCast", "XmlExpr", "XmlSerialize",
-})
-RELATIONS = frozenset({
-    "JoinExpr", "JsonTable", "RangeFunction", "RangeSubselect", "RangeTableFunc", "RangeTableSample",
-    "RangeVar",
-})
+EXPRESSIONS = frozenset(
+    {
+        "A_ArrayExpr",
+        "A_Const",
+        "A_Expr",
+        "A_Indirection",
+        "BoolExpr",
+        "BooleanTest",
+        "CaseExpr",
+        "CoalesceExpr",
+        "CollateClause",
+        "ColumnRef",
+        "CurrentOfExpr",
+        "FuncCall",
+        "GroupingFunc",
+        "JsonArrayAgg",
+        "JsonArrayConstructor",
+        "JsonArrayQueryConstructor",
+        "JsonFuncExpr",
+        "JsonIsPredicate",
+        "JsonObjectAgg",
+        "JsonObjectConstructor",
+        "JsonParseExpr",
+        "JsonScalarExpr",
+        "JsonSerializeExpr",
+        "MinMaxExpr",
+        "NamedArgExpr",
+        "NullTest",
+        "ParamRef",
+        "RowExpr",
+        "SQLValueFunction",
+        "SubLink",
+        "TypeCast",
+        "XmlExpr",
+        "XmlSerialize",
+    }
+)
+RELATIONS = frozenset(
+    {
+        "JoinExpr",
+        "JsonTable",
+        "RangeFunction",
+        "RangeSubselect",
+        "RangeTableFunc",
+        "RangeTableSample",
+        "RangeVar",
+    }
+)
 # Enumerations that say what a construct is, rather than a variant of it.
 IDENTITY = frozenset(
     {"op", "isnull", "kind", "boolop", "contype", "subLinkType", "funcformat", "limitOption", "location"}
 )
 # What no grammar rule leaves out, so that trying it would be time lost.
 MANDATORY = frozenset({"fields", "funcname", "names", "relname", "stmt", "subselect", "sval", "typeName"})
-MANY = 60                               # nodes below which every descendant is tried in place of its ancestor
-BODY = 12                               # characters from which the body of a function is looked into
-MINIMUM_PARTS = 5                       # of a block, with the semicolons and keywords between them
-LONG = 3                                # characters from which a constant is worth being made shorter
+MANY = 60  # nodes below which every descendant is tried in place of its ancestor
+BODY = 12  # characters from which the body of a function is looked into
+MINIMUM_PARTS = 5  # of a block, with the semicolons and keywords between them
+LONG = 3  # characters from which a constant is worth being made shorter
 
 
 def category(node: Node) -> str:
@@ -55,7 +91,7 @@ def category(node: Node) -> str:
     return name
 
 
-Change = tuple[Any, str, Any]           # object, field, new value
+Change = tuple[Any, str, Any]  # object, field, new value
 
 
 @dataclass(slots=True, eq=False)
@@ -147,9 +183,17 @@ def _slot(root: Root, place: Place) -> tuple[Any, str, Any]:
     return place.parent.node, place.field, getattr(place.parent.node, place.field)
 
 
-def replaced(root: Root, place: Place, kind: str, *nodes: Node, key: tuple[Any, ...] = (),
-             kept: tuple[tuple[int, int], ...] = (), added: int = 0, odds: float = 1.0,
-             lone: tuple[int, int] | None = None) -> Edit:
+def replaced(
+    root: Root,
+    place: Place,
+    kind: str,
+    *nodes: Node,
+    key: tuple[Any, ...] = (),
+    kept: tuple[tuple[int, int], ...] = (),
+    added: int = 0,
+    odds: float = 1.0,
+    lone: tuple[int, int] | None = None,
+) -> Edit:
     """An edit that puts other nodes where one was."""
     holder, field, value = _slot(root, place)
     new = with_item(value, place.index, *nodes) if place.index else nodes[0]
@@ -162,7 +206,7 @@ def _clear_odds(place: Place, name: str, places: list[Place]) -> float:
     if name == "args":
         return 0.1
     if name == "fromClause":
-        rest = (p for p in places[place.order:place.end] if isinstance(p.node, ast.ColumnRef))
+        rest = (p for p in places[place.order : place.end] if isinstance(p.node, ast.ColumnRef))
         return 0.2 if any(rest) else 1.0
     if name == "targetList" and place.parent is not None and isinstance(place.parent.node, ast.SubLink):
         return 0.1
@@ -172,18 +216,24 @@ def _clear_odds(place: Place, name: str, places: list[Place]) -> float:
 def _clears(place: Place, below: list[Place], places: list[Place]) -> Iterator[Edit]:
     for name, value in fields(place.node):
         if isinstance(place.node, ast.ResTarget) and name == "val":
-            continue            # would print the alias as a column
+            continue  # would print the alias as a column
         if isinstance(value, (ast.Node, tuple)):
             gone = ranges(child for child in below if child.field == name)
             if name not in MANDATORY:
-                yield Edit("clear", ("clear", id(place.node), name), ((place.node, name, None),), gone,
-                           odds=_clear_odds(place, name, places))
+                yield Edit(
+                    "clear",
+                    ("clear", id(place.node), name),
+                    ((place.node, name, None),),
+                    gone,
+                    odds=_clear_odds(place, name, places),
+                )
             if isinstance(value, tuple):
                 yield from _drops(place.node, name, value, [c for c in below if c.field == name], ())
 
 
-def _drops(holder: Any, field: str, value: tuple[Any, ...], below: list[Place],
-           path: tuple[int, ...]) -> Iterator[Edit]:
+def _drops(
+    holder: Any, field: str, value: tuple[Any, ...], below: list[Place], path: tuple[int, ...]
+) -> Iterator[Edit]:
     """Removes parts of a list: halves, quarters, ... down to one item."""
     whole = getattr(holder, field)
     depth = len(path)
@@ -197,8 +247,9 @@ def _drops(holder: Any, field: str, value: tuple[Any, ...], below: list[Place],
         ids = tuple(id(item) for item in value[start:stop])
         if rest or path:
             kind = "name" if all(isinstance(item, ast.String) for item in value) else "drop"
-            yield Edit(kind, (kind, id(holder), field, path, ids), ((holder, field, new or None),),
-                       ranges(owned(start, stop)))
+            yield Edit(
+                kind, (kind, id(holder), field, path, ids), ((holder, field, new or None),), ranges(owned(start, stop))
+            )
     for at, item in enumerate(value):
         if isinstance(item, tuple) and item:
             yield from _drops(holder, field, item, below, (*path, at))
@@ -208,8 +259,12 @@ def segments(length: int) -> Iterator[tuple[int, int]]:
     """The parts of a list, big ones first: both halves, their halves, ... each item; of two or three each item."""
     level = [(0, length)]
     while level:
-        halves = [part for start, stop in level if stop - start > 1
-                  for part in ((start, (start + stop) // 2), ((start + stop) // 2, stop))]
+        halves = [
+            part
+            for start, stop in level
+            if stop - start > 1
+            for part in ((start, (start + stop) // 2), ((start + stop) // 2, stop))
+        ]
         yield from halves
         level = halves
     if length == 1:
@@ -223,7 +278,7 @@ def _flags(place: Place) -> Iterator[Edit]:
             continue
         if isinstance(value, bool):
             if value is (name == "inh"):
-                continue        # what is not said costs nothing; ONLY is said
+                continue  # what is not said costs nothing; ONLY is said
             new = not value
         elif name == "relpersistence" and value != "p":
             new = "p"
@@ -249,11 +304,18 @@ def _hoists(root: Root, place: Place, places: list[Place]) -> Iterator[Edit]:
     while at < place.end:
         low = places[at]
         if category(low.node) == wanted and not (low.parent is place and wanted == type(place.node).__name__):
-            yield replaced(root, place, "hoist", low.node, key=(id(low.node),), kept=ranges([low]),
-                           odds=1.0 if not boolean or type(low.node).__name__ in _TRUTHS else 0.15,
-                           lone=(low.order, low.end) if lone else None)
+            yield replaced(
+                root,
+                place,
+                "hoist",
+                low.node,
+                key=(id(low.node),),
+                kept=ranges([low]),
+                odds=1.0 if not boolean or type(low.node).__name__ in _TRUTHS else 0.15,
+                lone=(low.order, low.end) if lone else None,
+            )
             if place.size > MANY and not topmost:
-                at = low.end        # of a big tree only the nearest
+                at = low.end  # of a big tree only the nearest
                 continue
         at += 1
 
@@ -264,14 +326,20 @@ def _constants(root: Root, place: Place) -> Iterator[Edit]:
         value = node.val
         if isinstance(value, ast.String) and len(value.sval or "") >= LONG:
             yield Edit("constant", ("constant", id(value)), ((value, "sval", ""),), ())
-        elif isinstance(value, ast.Integer) and abs(value.ival or 0) >= 10 ** LONG:
+        elif isinstance(value, ast.Integer) and abs(value.ival or 0) >= 10**LONG:
             yield Edit("constant", ("constant", id(value)), ((value, "ival", 1),), ())
         elif isinstance(value, ast.Float) and len(value.fval or "") > LONG:
             yield Edit("constant", ("constant", id(value)), ((node, "val", ast.Integer(ival=1)),), ())
         if node.isnull:
             return
-    yield replaced(root, place, "null", make(ast.A_Const, isnull=True), added=1,
-                   lone=(-1, -1) if isinstance(place.parent and place.parent.node, ast.ResTarget) else None)
+    yield replaced(
+        root,
+        place,
+        "null",
+        make(ast.A_Const, isnull=True),
+        added=1,
+        lone=(-1, -1) if isinstance(place.parent and place.parent.node, ast.ResTarget) else None,
+    )
 
 
 def _bodies(place: Place) -> Iterator[Edit]:
@@ -283,8 +351,13 @@ def _bodies(place: Place) -> Iterator[Edit]:
     for shorter in (*_edited(text), *_without_parts(text)):
         if shorter not in tried and len(shorter) < len(text):
             tried.add(shorter)
-            yield Edit("body", ("body", id(place.node), shorter), ((place.node, "sval", shorter),), (),
-                       odds=1 - len(shorter) / len(text) / 2)
+            yield Edit(
+                "body",
+                ("body", id(place.node), shorter),
+                ((place.node, "sval", shorter),),
+                (),
+                odds=1 - len(shorter) / len(text) / 2,
+            )
 
 
 def _edited(text: str) -> Iterator[str]:
@@ -315,7 +388,7 @@ def _without_parts(text: str) -> Iterator[str]:
         yield "".join(parts[:start] + parts[stop:]).strip()
     for at in range(len(parts) - 1):
         if parts[at + 1] == ";":
-            yield "".join(parts[:at] + parts[at + 2:]).strip()
+            yield "".join(parts[:at] + parts[at + 2 :]).strip()
     for at, part in enumerate(parts):
         for shorter in _edited(part.strip()):
-            yield "".join([*parts[:at], " ", shorter, *parts[at + 1:]]).strip()
+            yield "".join([*parts[:at], " ", shorter, *parts[at + 1 :]]).strip()

@@ -171,11 +171,15 @@ class Match:
     def accepts(self, target: Failure) -> str:
         """Why the input's failure is not one for this mode; empty if it is."""
         if target.kind == "timeout" and self.kind != "timeout":
-            return ("The query ran into the statement timeout, so its error is not known. "
-                    "Raise --timeout, or reduce the slowness itself with --match timeout.")
+            return (
+                "The query ran into the statement timeout, so its error is not known. "
+                "Raise --timeout, or reduce the slowness itself with --match timeout."
+            )
         if target.kind == "crash" and self.kind != "crash":
-            return ("The query crashed its server process. --match crash reduces it, "
-                    "and every attempt that succeeds restarts the server: use one of your own.")
+            return (
+                "The query crashed its server process. --match crash reduces it, "
+                "and every attempt that succeeds restarts the server: use one of your own."
+            )
         if target.kind != self.kind:
             return f"The query ends with {str(target)!r}, not with a {self.kind}."
         if self.pattern and not self.pattern.search(target.message):

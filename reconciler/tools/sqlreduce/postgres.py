@@ -27,12 +27,12 @@ from reconciler.tools.sqlreduce.safety import explainable, statement_text
 from reconciler.tools.sqlreduce.session import DEALLOCATE, PATIENCE, Job, Lost, Result, Session
 from reconciler.tools.sqlreduce.tree import every, parsed
 
-BATCH = 4               # candidates that travel together to a server that is far
-READ_ONLY = "25006"     # SQLSTATE: a write in a read-only transaction
+BATCH = 4  # candidates that travel together to a server that is far
+READ_ONLY = "25006"  # SQLSTATE: a write in a read-only transaction
 CRASHED_ELSEWHERE = "57P02"
-HASTY = 0.1             # of the timeout, after which a candidate counts as slow until `confirm` says otherwise
-SETTLE = 0.1            # seconds from the end of one connection until a crashed server has ended all others
-LOSSES = 5              # lost connections in a row that are no candidate's fault before we give up
+HASTY = 0.1  # of the timeout, after which a candidate counts as slow until `confirm` says otherwise
+SETTLE = 0.1  # seconds from the end of one connection until a crashed server has ended all others
+LOSSES = 5  # lost connections in a row that are no candidate's fault before we give up
 
 
 class PostgresOracle:
@@ -49,12 +49,21 @@ class PostgresOracle:
         jobs: parallel connections.
         read_only: never write.
         advance_sequences: write even where sequences of others would advance.
+
     Raises:
         ServerUnavailable: it cannot be reached
     """
 
-    def __init__(self, dsn: str = "", *, match: Match | None = None, timeout: float = 0.5, jobs: int = 1,
-                 read_only: bool = False, advance_sequences: bool = False) -> None:
+    def __init__(
+        self,
+        dsn: str = "",
+        *,
+        match: Match | None = None,
+        timeout: float = 0.5,
+        jobs: int = 1,
+        read_only: bool = False,
+        advance_sequences: bool = False,
+    ) -> None:
         self.dsn, self.match, self.timeout = dsn, match or Match(), timeout
         self.jobs = 1 if self.match.kind == "crash" else max(1, jobs)
         self.read_only, self.advance_sequences = read_only, advance_sequences
@@ -69,8 +78,9 @@ class PostgresOracle:
     def __enter__(self) -> PostgresOracle:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -95,8 +105,10 @@ class PostgresOracle:
         result = self._one(job)
         if result.failure is not None and result.failure.sqlstate == READ_ONLY:
             if self.read_only:
-                raise WrongTarget(f"The query needs to write before it fails: {result.failure.message}. "
-                                  "Without --read-only it runs in a transaction that is rolled back.")
+                raise WrongTarget(
+                    f"The query needs to write before it fails: {result.failure.message}. "
+                    "Without --read-only it runs in a transaction that is rolled back."
+                )
             session.begin = (b"BEGIN", *self._protect(query))
             result = self._one(job)
         if result.failure is None:
@@ -138,13 +150,19 @@ class PostgresOracle:
         for schema, name, increment, table, owned in rows:
             named = name in words or table in words
             if owned and (named or len(rows) <= 64):
-                mine.append(compose.SQL("ALTER SEQUENCE {} INCREMENT BY {}").format(
-                    compose.Identifier(schema, name), compose.Literal(increment)).as_string(None).encode())
+                mine.append(
+                    compose.SQL("ALTER SEQUENCE {} INCREMENT BY {}")
+                    .format(compose.Identifier(schema, name), compose.Literal(increment))
+                    .as_string(None)
+                    .encode()
+                )
             elif named and not owned:
                 others.append(f"{schema}.{name}")
         if others and not self.advance_sequences:
-            raise Refused(f"The query may advance {', '.join(sorted(others))}: no rollback takes that back, and only "
-                          "the owner of a sequence can protect it. --advance-sequences accepts it.")
+            raise Refused(
+                f"The query may advance {', '.join(sorted(others))}: no rollback takes that back, and only "
+                "the owner of a sequence can protect it. --advance-sequences accepts it."
+            )
         return tuple(mine)
 
     def first(self, queries: Sequence[str]) -> Sequence[Trial]:
@@ -153,13 +171,15 @@ class PostgresOracle:
         results: list[Result] = []
         if self.jobs > 1 and len(jobs) > 1:
             share = -(-len(jobs) // self.jobs)
-            parts = [jobs[at:at + share] for at in range(0, len(jobs), share)]
-            for part in self.pool.map(self._many, self.sessions[:len(parts)], parts):
+            parts = [jobs[at : at + share] for at in range(0, len(jobs), share)]
+            for part in self.pool.map(self._many, self.sessions[: len(parts)], parts):
                 results += part
         else:
             results = self._many(self.sessions[0], jobs)
-        return [Trial(query, self.match.same(self.target, result.failure), result.failure)
-                for query, result in zip(queries, results, strict=True)]
+        return [
+            Trial(query, self.match.same(self.target, result.failure), result.failure)
+            for query, result in zip(queries, results, strict=True)
+        ]
 
     def confirm(self, query: str) -> bool:
         """Runs the query on a fresh connection, in full, and compares. After a no, slowness is measured in full."""
@@ -185,11 +205,11 @@ class PostgresOracle:
         results: list[Result] = []
         while len(results) < len(jobs):
             try:
-                results += session.run(jobs[len(results):])
+                results += session.run(jobs[len(results) :])
                 if len(results) == len(jobs):
                     self.losses = 0
                     break
-                continue            # the connection broke behind these results; the next run tells how
+                continue  # the connection broke behind these results; the next run tells how
             except Lost as lost:
                 failure = self._after(session, lost)
             if failure is not None:
@@ -212,7 +232,7 @@ class PostgresOracle:
             fell = bool(select.select([pgconn.socket], [], [], PATIENCE / 10)[0])
             failure = Failure(str(lost), kind="crash" if fell else "error")
         elif failure is None:
-            time.sleep(SETTLE)      # the server may still be about to end all other connections
+            time.sleep(SETTLE)  # the server may still be about to end all other connections
             failure = Failure(str(lost), kind="crash")
         with contextlib.suppress(psycopg.Error):
             session.close()
@@ -249,7 +269,10 @@ def _words(query: str) -> list[str]:
 def job_of(query: str) -> Job:
     """How a query has to be run."""
     script = parsed(query)
-    parameters = "$" in query and any(isinstance(node, ast.ParamRef) for node in every(script)) \
+    parameters = (
+        "$" in query
+        and any(isinstance(node, ast.ParamRef) for node in every(script))
         and not any(isinstance(raw.stmt, ast.PrepareStmt) for raw in script)
+    )
     plain = parameters or any(isinstance(raw.stmt, ast.CopyStmt) for raw in script)
     return Job(tuple(statement_text(query, raw) for raw in script), explainable(script), plain)

@@ -13,15 +13,30 @@ from pglast.visitors import Ancestor
 
 from reconciler.tools.sqlreduce.tree import Node, Place, Script, fields
 
-Key: TypeAlias = tuple[int, ExprContext, bool, bool]    # a node's id and what around it decides about its text
+Key: TypeAlias = tuple[int, ExprContext, bool, bool]  # a node's id and what around it decides about its text
 
-DEEPEST_PRINT = 40      # nested nodes that are printed in one go, see Printer
+DEEPEST_PRINT = 40  # nested nodes that are printed in one go, see Printer
 
-_AROUND_CASTS = frozenset({
-    "A_ArrayExpr", "A_Expr", "BoolExpr", "BooleanTest", "CaseExpr", "CaseWhen", "CoalesceExpr",
-    "FuncCall", "JoinExpr", "MinMaxExpr", "NullTest", "ResTarget", "RowExpr", "SelectStmt", "SortBy",
-    "TypeCast",
-})
+_AROUND_CASTS = frozenset(
+    {
+        "A_ArrayExpr",
+        "A_Expr",
+        "BoolExpr",
+        "BooleanTest",
+        "CaseExpr",
+        "CaseWhen",
+        "CoalesceExpr",
+        "FuncCall",
+        "JoinExpr",
+        "MinMaxExpr",
+        "NullTest",
+        "ResTarget",
+        "RowExpr",
+        "SelectStmt",
+        "SortBy",
+        "TypeCast",
+    }
+)
 
 
 class _TooDeep(Exception):
@@ -74,16 +89,17 @@ class Printer(RawStream):
             self.record.append((key, start, self.tell()))
 
     def _short_cast(self, node: Node) -> bool:
-        return (isinstance(node, ast.TypeCast) and self.expr_context is not ExprContext.C_EXPR
-                and isinstance(node.arg, (ast.A_Const, ast.ColumnRef, ast.FuncCall, ast.TypeCast, ast.SubLink))
-                and type(abs(node.ancestors).node).__name__ in _AROUND_CASTS)
+        return (
+            isinstance(node, ast.TypeCast)
+            and self.expr_context is not ExprContext.C_EXPR
+            and isinstance(node.arg, (ast.A_Const, ast.ColumnRef, ast.FuncCall, ast.TypeCast, ast.SubLink))
+            and type(abs(node.ancestors).node).__name__ in _AROUND_CASTS
+        )
 
-    def _concat_nodes(self, nodes: Any, sep: str = " ", are_names: bool = False,
-                      item_needs_parens: Any = None) -> str:
+    def _concat_nodes(self, nodes: Any, sep: str = " ", are_names: bool = False, item_needs_parens: Any = None) -> str:
         stream = Printer(self.printed, self.stale, self.deep_texts)
         stream.depth = self.depth
-        stream.print_list(nodes, sep, are_names=are_names, standalone_items=False,
-                          item_needs_parens=item_needs_parens)
+        stream.print_list(nodes, sep, are_names=are_names, standalone_items=False, item_needs_parens=item_needs_parens)
         return str(stream.getvalue())
 
 
@@ -140,8 +156,16 @@ def to_sql(script: Script, known: Known | None = None, changes: Sequence[tuple[A
         finally:
             for node, ancestors in reversed(moved):
                 object.__setattr__(node, "ancestors", ancestors)
-    except (PglastError, AttributeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError,
-            AssertionError) as error:
+    except (
+        PglastError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        NotImplementedError,
+        AssertionError,
+    ) as error:
         raise Unprintable(str(error)) from error
 
 
@@ -149,15 +173,23 @@ def _join(script: Script, printed: dict[Key, str], stale: Set[int]) -> str:
     return "; ".join(filter(None, (_print(statement, printed, stale) for statement in script)))
 
 
-def _link(above: Any, value: Any, known: Known | None = None, stale: set[int] | None = None,
-          moved: list[tuple[Node, Any]] | None = None) -> None:
+def _link(
+    above: Any,
+    value: Any,
+    known: Known | None = None,
+    stale: set[int] | None = None,
+    moved: list[tuple[Node, Any]] | None = None,
+) -> None:
     """Tells each node where it hangs, which pglast's printers look at; of known nodes only those that were moved."""
     todo: list[tuple[Any, Any]] = [(above, value)]
     while todo:
         above, value = todo.pop()
         if isinstance(value, tuple):
-            todo.extend((Ancestor(above, value, at), item) for at, item in enumerate(value)
-                        if isinstance(item, (ast.Node, tuple)))
+            todo.extend(
+                (Ancestor(above, value, at), item)
+                for at, item in enumerate(value)
+                if isinstance(item, (ast.Node, tuple))
+            )
             continue
         if not isinstance(value, ast.Node):
             continue
@@ -169,8 +201,11 @@ def _link(above: Any, value: Any, known: Known | None = None, stale: set[int] | 
             object.__setattr__(value, "ancestors", above)
             continue
         object.__setattr__(value, "ancestors", above)
-        todo.extend((Ancestor(above, value, name), child) for name, child in fields(value)
-                    if isinstance(child, (ast.Node, tuple)))
+        todo.extend(
+            (Ancestor(above, value, name), child)
+            for name, child in fields(value)
+            if isinstance(child, (ast.Node, tuple))
+        )
 
 
 def _print(statement: Node, printed: dict[Key, str], stale: Set[int] = frozenset(), *, keep: bool = False) -> str:

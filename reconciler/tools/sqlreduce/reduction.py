@@ -14,7 +14,7 @@ from reconciler.tools.sqlreduce.search import Counts, Search
 from reconciler.tools.sqlreduce.tokens import without_noise
 from reconciler.tools.sqlreduce.tree import measure
 
-ATTEMPTS = 2            # the oracle may have been hasty, and is thorough after the first `confirm` that says no
+ATTEMPTS = 2  # the oracle may have been hasty, and is thorough after the first `confirm` that says no
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,9 @@ class Reduction:
     left_out: tuple[str, ...] = ()
 
 
-def reduce(query: str, oracle: Oracle, *, tokens: bool = False,
-           on_trial: Callable[[Trial], None] = lambda _: None) -> Reduction:
+def reduce(
+    query: str, oracle: Oracle, *, tokens: bool = False, on_trial: Callable[[Trial], None] = lambda _: None
+) -> Reduction:
     """Finds a minimal query that fails like `query`.
 
     Args:
@@ -66,6 +67,7 @@ def reduce(query: str, oracle: Oracle, *, tokens: bool = False,
         oracle: runs queries and compares failures.
         tokens: a last pass that removes single tokens where the text still parses.
         on_trial: called for each query that was run.
+
     Returns:
         the reduction; its query is 1-minimal: no single edit makes it smaller and keeps the error
     Raises:
@@ -89,9 +91,18 @@ def reduce(query: str, oracle: Oracle, *, tokens: bool = False,
         raise Unstable(f"The reduced query does not fail the same way on a fresh connection: {search.sql}")
     size = measure(minimal)
     return Reduction(
-        query, minimal, target,
-        Statistics(counts.executed, counts.accepted, time.monotonic() - began, size.bytes, size.tokens, size.nodes,
-                   counts.seen_bytes),
+        query,
+        minimal,
+        target,
+        Statistics(
+            counts.executed,
+            counts.accepted,
+            time.monotonic() - began,
+            size.bytes,
+            size.tokens,
+            size.nodes,
+            counts.seen_bytes,
+        ),
         source.left_out,
     )
 

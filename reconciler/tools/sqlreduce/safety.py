@@ -17,7 +17,7 @@ _KIND = enums.TransactionStmtKind
 # These say where a transaction begins and ends. The script runs in one that is rolled back, so they are left out.
 _FRAME = {_KIND.TRANS_STMT_BEGIN, _KIND.TRANS_STMT_START, _KIND.TRANS_STMT_COMMIT, _KIND.TRANS_STMT_ROLLBACK}
 _INSIDE = {_KIND.TRANS_STMT_SAVEPOINT, _KIND.TRANS_STMT_RELEASE, _KIND.TRANS_STMT_ROLLBACK_TO}
-LARGE = 50_000          # characters from which the parser is tried in another process first
+LARGE = 50_000  # characters from which the parser is tried in another process first
 _EXPLAINABLE = ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 
 
@@ -60,18 +60,27 @@ def admit(sql: str) -> Input:
     if not kept:
         raise Refused("The input only begins or ends transactions: there is nothing to reduce.")
     text = "; ".join(statement_text(sql, raw) for raw in kept)
-    return Input(text, tuple(
-        f"{statement_text(sql, raw)}: left out, the script runs in one transaction that is rolled back"
-        for raw in frames
-    ))
+    return Input(
+        text,
+        tuple(
+            f"{statement_text(sql, raw)}: left out, the script runs in one transaction that is rolled back"
+            for raw in frames
+        ),
+    )
 
 
 def _crashes_parser(sql: str) -> bool:
     """Whether parsing ends the process, tried in another one: the parser has no limit of its own for operators."""
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, pglast.parser as p\ntry: p.parse_sql(sys.stdin.read())\n"
-                               "except p.ParseError: pass"],
-        input=sql, text=True, capture_output=True, check=False,
+        [
+            sys.executable,
+            "-c",
+            "import sys, pglast.parser as p\ntry: p.parse_sql(sys.stdin.read())\nexcept p.ParseError: pass",
+        ],
+        input=sql,
+        text=True,
+        capture_output=True,
+        check=False,
     )
     return done.returncode < 0
 
@@ -79,7 +88,7 @@ def _crashes_parser(sql: str) -> bool:
 def statement_text(sql: str, raw: ast.RawStmt) -> str:
     """The part of the script that is one statement."""
     start = raw.stmt_location or 0
-    return sql[start:start + raw.stmt_len if raw.stmt_len else None].strip()
+    return sql[start : start + raw.stmt_len if raw.stmt_len else None].strip()
 
 
 def lasting(stmt: object) -> str:
@@ -88,16 +97,17 @@ def lasting(stmt: object) -> str:
         name = stmt.kind.name if stmt.kind else ""
         return f"{name.removeprefix('TRANS_STMT_').replace('_', ' ')} outlives every rollback: refused."
     if isinstance(stmt, ast.CopyStmt) and stmt.filename is not None:
-        return (f"COPY with the {'program' if stmt.is_program else 'file'} {stmt.filename!r} acts outside "
-                "the database: refused. Use STDIN or STDOUT instead, the error may be the same.")
+        return (
+            f"COPY with the {'program' if stmt.is_program else 'file'} {stmt.filename!r} acts outside "
+            "the database: refused. Use STDIN or STDOUT instead, the error may be the same."
+        )
     return ""
 
 
 def harmless(script: Script) -> bool:
     """Whether a candidate may be run: it neither ends the transaction nor acts outside it."""
     return not any(
-        lasting(raw.stmt) or (isinstance(raw.stmt, ast.TransactionStmt) and raw.stmt.kind in _FRAME)
-        for raw in script
+        lasting(raw.stmt) or (isinstance(raw.stmt, ast.TransactionStmt) and raw.stmt.kind in _FRAME) for raw in script
     )
 
 

@@ -9,7 +9,7 @@ from reconciler.tools.sqlreduce.oracle import Failure
 from reconciler.tools.sqlreduce.tree import Script, every
 
 # What a column may be qualified with although no table of the query has this name.
-QUALIFIED = 2           # parts of the name of a column with its table
+QUALIFIED = 2  # parts of the name of a column with its table
 _IMPLICIT = frozenset({"excluded", "new", "old"})
 
 
@@ -50,13 +50,16 @@ def required_text(sql: str, target: Failure) -> str:
     tokens = scan(sql)
     for at, token in enumerate(tokens):
         if token.start == target.position - 1:
-            text = sql[token.start:token.end + 1].strip("'")
+            text = sql[token.start : token.end + 1].strip("'")
             if at + 2 < len(tokens) and tokens[at + 1].name == "ASCII_46":
-                longer = text + "." + sql[tokens[at + 2].start:tokens[at + 2].end + 1]
+                longer = text + "." + sql[tokens[at + 2].start : tokens[at + 2].end + 1]
                 if longer in target.message:
                     return longer
-                return sql[tokens[at + 2].start:tokens[at + 2].end + 1] \
-                    if sql[tokens[at + 2].start:tokens[at + 2].end + 1] in target.message else ""
+                return (
+                    sql[tokens[at + 2].start : tokens[at + 2].end + 1]
+                    if sql[tokens[at + 2].start : tokens[at + 2].end + 1] in target.message
+                    else ""
+                )
             return text if text in target.message else ""
     return ""
 

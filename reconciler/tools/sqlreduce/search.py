@@ -27,21 +27,33 @@ from reconciler.tools.sqlreduce.scope import dangling, lead, required_text
 from reconciler.tools.sqlreduce.tokens import shorter_texts
 from reconciler.tools.sqlreduce.tree import Measure, Place, measure, parsed, walk, weigh
 
-SMALL = 32              # nodes up to which the clauses are tried in reading order, which people can follow
-NEEDED, POINTED = 4.0, 1.5      # nodes that are needed, as a first guess; the same if the server names a place
+SMALL = 32  # nodes up to which the clauses are tried in reading order, which people can follow
+NEEDED, POINTED = 4.0, 1.5  # nodes that are needed, as a first guess; the same if the server names a place
 LEAST, MOST = 0.001, 0.98
-BROKEN = 0.2            # an edit that gives another error says less about what it took than one that gives none
-TINY = 0.05             # the gain of an edit that takes no node: it waits until the big ones are through
+BROKEN = 0.2  # an edit that gives another error says less about what it took than one that gives none
+TINY = 0.05  # the gain of an edit that takes no node: it waits until the big ones are through
 BLAME = {"clear": 1.0, "drop": 1.0, "null": 0.7, "hoist": 0.5, "select": 0.3}
-STAKE = {"clear": 0.5, "drop": 0.7}     # a clause or an item hangs together: it is needed or not as one
+STAKE = {"clear": 0.5, "drop": 0.7}  # a clause or an item hangs together: it is needed or not as one
 TRUST = {
-    "clear": 1.0, "drop": 1.0, "flatten": 0.8, "hoist": 0.7, "select": 0.6, "null": 0.7, "move": 0.5, "inline": 0.5,
-    "body": 0.5, "names": 2.0, "alias": 0.5, "flag": 0.5, "name": 0.3, "constant": 0.3,
+    "clear": 1.0,
+    "drop": 1.0,
+    "flatten": 0.8,
+    "hoist": 0.7,
+    "select": 0.6,
+    "null": 0.7,
+    "move": 0.5,
+    "inline": 0.5,
+    "body": 0.5,
+    "names": 2.0,
+    "alias": 0.5,
+    "flag": 0.5,
+    "name": 0.3,
+    "constant": 0.3,
 }
 
-_ALWAYS = frozenset({"pg_catalog"})       # the parser itself puts it before the names of some types
+_ALWAYS = frozenset({"pg_catalog"})  # the parser itself puts it before the names of some types
 REWRITES = frozenset({"select", "move", "inline", "flatten", "alias"})
-LAZY = frozenset({"BoolExpr", "CaseExpr", "CoalesceExpr", "SubLink"})      # they need not compute all their parts
+LAZY = frozenset({"BoolExpr", "CaseExpr", "CoalesceExpr", "SubLink"})  # they need not compute all their parts
 
 
 @dataclass(slots=True)
@@ -89,7 +101,7 @@ class Search:
         self.size, names = weigh(self.sql, self.root.script)
         self.input_names = names | _ALWAYS | ({"None"} if "None" in self.sql else set())
         with contextlib.suppress(Unprintable, PglastError):
-            printed = to_sql(self.root.script)      # may be longer than what the user wrote
+            printed = to_sql(self.root.script)  # may be longer than what the user wrote
             size, names = weigh(printed, parsed(printed))
             self.size = max(self.size, size, key=lambda size: size.cost)
             self.input_names |= names
@@ -98,9 +110,9 @@ class Search:
         self.in_order = self.size.nodes <= SMALL
         self.rates: dict[str, list[float]] = {kind: [2.0 * rate, 2.0] for kind, rate in TRUST.items()}
         self.failed: set[tuple[Any, ...]] = set()
-        self.settled: set[tuple[Any, ...]] = set()      # edits that need no second look at the query as it is now
+        self.settled: set[tuple[Any, ...]] = set()  # edits that need no second look at the query as it is now
         self.needed: dict[int, float] = {}
-        self.past: list[list[Place]] = []       # keeps nodes alive: what is known of one is kept under its id
+        self.past: list[list[Place]] = []  # keeps nodes alive: what is known of one is kept under its id
         self.harmless: list[tuple[int, int, int]] = []
         self.lead = lead(self.sql, self.target)
         self.required = required_text(self.sql, self.target)
@@ -262,9 +274,12 @@ class Search:
         """Whether the edit computes only a part of what was computed in this place without any error."""
         if edit.lone is None:
             return False
-        return any(slot == edit.key[1] and (edit.lone[0] < 0 or start <= edit.lone[0] < end)
-                   and not any(type(p.node).__name__ in LAZY for p in self.places[max(start, 0):end])
-                   for slot, start, end in self.harmless)
+        return any(
+            slot == edit.key[1]
+            and (edit.lone[0] < 0 or start <= edit.lone[0] < end)
+            and not any(type(p.node).__name__ in LAZY for p in self.places[max(start, 0) : end])
+            for slot, start, end in self.harmless
+        )
 
     def _candidate(self, edit: Edit) -> Candidate | None:
         """The SQL of an edit; None if it is none, not smaller, or was run before."""
@@ -276,7 +291,7 @@ class Search:
         finally:
             undo(before)
         if self.lead and sql.lower().startswith(self.lead.strip().lower()):
-            sql = self.lead + sql[len(self.lead.strip()):].lstrip()
+            sql = self.lead + sql[len(self.lead.strip()) :].lstrip()
         if not sql or sql in self.seen:
             return None
         try:

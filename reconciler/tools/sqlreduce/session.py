@@ -19,10 +19,10 @@ from reconciler.tools.sqlreduce.oracle import Failure, ServerUnavailable
 
 Stage: TypeAlias = Literal["parse", "plan", "run"]
 
-PATIENCE = 30.0         # seconds that a server may take to come back, or to answer beyond its own timeouts
-FAR = 0.002             # seconds of a round trip from which a server is far
-PIECE = 500             # rows
-PAUSE = 0.05            # seconds between two attempts to connect
+PATIENCE = 30.0  # seconds that a server may take to come back, or to answer beyond its own timeouts
+FAR = 0.002  # seconds of a round trip from which a server is far
+PIECE = 500  # rows
+PAUSE = 0.05  # seconds between two attempts to connect
 ROLLBACK = b"ROLLBACK"
 UNLOCK = b"SELECT pg_catalog.pg_advisory_unlock_all()"
 DEALLOCATE = b"DEALLOCATE ALL"
@@ -76,7 +76,7 @@ class Session:
         self.exploring = True
         self.clean: tuple[bytes, ...] = (UNLOCK,)
         self.pipeline = False
-        self.broken: Lost | None = None         # a loss that the next run has to tell
+        self.broken: Lost | None = None  # a loss that the next run has to tell
         self.connection = self._connect(connect_within)
 
     def _connect(self, within: float) -> psycopg.Connection[Any]:
@@ -88,8 +88,9 @@ class Session:
         start = time.monotonic()
         while True:
             try:
-                connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=10,
-                                             fallback_application_name="reconciler sqlreduce")
+                connection = psycopg.connect(
+                    self.dsn, autocommit=True, connect_timeout=10, fallback_application_name="reconciler sqlreduce"
+                )
                 self._settings(connection)
                 return connection
             except psycopg.OperationalError as error:
@@ -335,6 +336,7 @@ def _severity(reply: Any) -> str:
 
 def failure_of(reply: Any) -> Failure | None:
     """What the server says of an error; None if it is libpq that speaks, because the connection broke."""
+
     def read(field: DiagnosticField) -> str:
         value: bytes | None = reply.error_field(field)
         return (value or b"").decode(errors="replace")

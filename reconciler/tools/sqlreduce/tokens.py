@@ -9,8 +9,8 @@ from pglast.parser import parse_sql, scan
 
 from reconciler.tools.sqlreduce.tree import shape
 
-LARGEST = 300           # tokens up to which a result is polished
-RANGE = 4               # neighbours that the pass over tokens takes at once
+LARGEST = 300  # tokens up to which a result is polished
+RANGE = 4  # neighbours that the pass over tokens takes at once
 
 
 def without_noise(sql: str) -> str:
@@ -74,8 +74,14 @@ def _joined(sql: str, parts: list[tuple[int, int]]) -> str:
         before, after = out[-1:], piece[:1]
         if before == " " and after == " ":
             piece = piece[1:]
-        elif before and after and not before.isspace() and not after.isspace() \
-                and (before.isalnum() or before in "_\"'") and (after.isalnum() or after in "_\"'"):
+        elif (
+            before
+            and after
+            and not before.isspace()
+            and not after.isspace()
+            and (before.isalnum() or before in "_\"'")
+            and (after.isalnum() or after in "_\"'")
+        ):
             piece = " " + piece
         out += piece
     return out.strip()

@@ -14,9 +14,8 @@ from typing import Any, TypeAlias
 from pglast import ast
 from pglast.parser import parse_sql, scan
 
-Node: TypeAlias = Any                   # an instance of pglast.ast.Node
-Script: TypeAlias = tuple[Node, ...]    # one RawStmt per statement
-
+Node: TypeAlias = Any  # an instance of pglast.ast.Node
+Script: TypeAlias = tuple[Node, ...]  # one RawStmt per statement
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +25,7 @@ class Place:
     node: Node
     parent: Place | None
     field: str
-    index: tuple[int, ...]              # where in the (nested) list of the field; () for a single node
+    index: tuple[int, ...]  # where in the (nested) list of the field; () for a single node
     order: int
     size: int = 1
 
@@ -98,9 +97,7 @@ def walk(script: Script) -> list[Place]:
         node, parent, field, index = todo.pop()
         place = Place(node, parent, field, index, len(places))
         places.append(place)
-        children = [
-            (child, place, name, path) for name, value in fields(node) for path, child in items(value)
-        ]
+        children = [(child, place, name, path) for name, value in fields(node) for path, child in items(value)]
         todo.extend(reversed(children))
     for place in reversed(places):
         if place.parent is not None:
@@ -134,9 +131,12 @@ def shape(script: Script) -> list[object]:
         out.append((type(place.node).__name__, place.field, place.index, place.size))
         kinds = place.node.__slots__
         out.extend(
-            (name, value) for name, value in fields(place.node)
-            if not isinstance(value, (ast.Node, tuple)) and "location" not in name
-            and not name.endswith(("_start", "_end", "_len")) and kinds[name][0] != "ParseLoc"
+            (name, value)
+            for name, value in fields(place.node)
+            if not isinstance(value, (ast.Node, tuple))
+            and "location" not in name
+            and not name.endswith(("_start", "_end", "_len"))
+            and kinds[name][0] != "ParseLoc"
         )
     return out
 
@@ -145,8 +145,8 @@ def with_item(value: tuple[Any, ...], path: tuple[int, ...], *replacement: Any) 
     """A copy of a (nested) list with the item at `path` replaced by any number of others."""
     at, *rest = path
     if rest:
-        return (*value[:at], with_item(value[at], tuple(rest), *replacement), *value[at + 1:])
-    return (*value[:at], *replacement, *value[at + 1:])
+        return (*value[:at], with_item(value[at], tuple(rest), *replacement), *value[at + 1 :])
+    return (*value[:at], *replacement, *value[at + 1 :])
 
 
 _WORD = re.compile(r"[a-z_]", re.IGNORECASE)
@@ -175,7 +175,7 @@ class Measure:
 def weigh(sql: str, script: Script) -> tuple[Measure, frozenset[str]]:
     """The size of a query, and its identifiers as they are written: an edit may drop some, but never invents one."""
     tokens = scan(sql)
-    words = (sql[token.start:token.end + 1] for token in tokens if token.name == "IDENT")
+    words = (sql[token.start : token.end + 1] for token in tokens if token.name == "IDENT")
     return Measure(count_nodes(script), len(tokens), len(sql.encode())), frozenset(filter(_WORD.match, words))
 
 
