@@ -33,7 +33,7 @@ from reconciler.plan import Plan, audit
 from reconciler.planfile import from_text, to_text
 from reconciler.probe import Observed, Unprobed, probe_target
 from reconciler.registry import Registry
-from reconciler.resolve import topological
+from reconciler.schedule import Schedule
 from reconciler.secrets import Secrets
 from reconciler.store import Store
 
@@ -192,21 +192,24 @@ class _Run:
 
     def _schedule(self, executor: ThreadPoolExecutor) -> None:
         """Give each target its next batch as soon as what that waits for elsewhere is done."""
-        order = topological(self._plan.edges)
-        islands = _islands(order, self._plan.edges, self._changes)
+        schedule = Schedule(self._plan.edges, {a: c.resource.target for a, c in self._changes.items()})
         running: dict[Future[dict[str, Ended]], tuple[int, str]] = {}
         busy: set[str] = set()
         started: set[str] = set(self._result.ended)
-        to_look_at = set(range(len(islands)))
+        to_look_at = set(range(len(schedule.islands)))
         while True:
             for index in sorted(to_look_at):
-                self._skip_hopeless(islands[index], started)
-                for target, batch in self._batches(islands[index], busy, started).items():
+                island = schedule.islands[index]
+                hopeless = schedule.hopeless(island, started, self._verdict)
+                started.update(hopeless)
+                self._skip(hopeless)
+                for target, batch in schedule.batches(island, busy, started, self._verdict).items():
                     if self._means.stop.is_set():
                         continue
                     busy.add(target)
-                    started.update(c.address for c, _ in batch)
-                    running[executor.submit(self._batch, target, batch)] = (index, target)
+                    started.update(address for address, _ in batch)
+                    work = [(self._changes[address], nearest) for address, nearest in batch]
+                    running[executor.submit(self._batch, target, work)] = (index, target)
             to_look_at.clear()
             if not running:
                 return
@@ -217,58 +220,15 @@ class _Run:
                 to_look_at.add(index)
                 self._result.ended.update(future.result())
 
-    def _batches(
-        self, island: Sequence[str], busy: set[str], started: set[str]
-    ) -> dict[str, list[tuple[Change[Any], list[str]]]]:
-        """For each idle target, the changes that can go out now, each with those of the batch that it stands on."""
-        ended = self._result.ended
-        batches: dict[str, list[tuple[Change[Any], list[str]]]] = {}
-        # node -> the target whose batch it would be in ("" = it is done), and its nearest changes in that batch
-        placed: dict[str, tuple[str, list[str]]] = {}
-        for node in island:
-            if node in ended:
-                if ended[node].outcome is Outcome.DONE:
-                    placed[node] = ("", [])
-                continue
-            before = self._plan.edges[node]
-            if node in started or not all(b in placed for b in before):
-                continue
-            places = {placed[b][0] for b in before} - {""}
-            nearest = list(dict.fromkeys(a for b in before for a in placed[b][1]))
-            change = self._changes.get(node)
-            if change is None:
-                if len(places) <= 1:
-                    placed[node] = (places.pop() if places else "", nearest)
-                continue
-            target = change.resource.target
-            if target not in busy and places <= {target}:
-                placed[node] = (target, [node])
-                batches.setdefault(target, []).append((change, nearest))
-        return batches
+    def _verdict(self, address: str) -> bool | None:
+        end = self._result.ended.get(address)
+        return None if end is None else end.outcome is Outcome.DONE
 
-    def _skip_hopeless(self, island: Sequence[str], started: set[str]) -> None:
+    def _skip(self, hopeless: Mapping[str, str]) -> None:
         """What stands on something that did not work is not tried."""
-        ended = self._result.ended
-        hopeless: dict[str, str] = {a: a for a, e in ended.items() if e.outcome is not Outcome.DONE}
-        skipped = {}
-        for node in island:
-            if node in started:
-                continue
-            cause = next((hopeless[b] for b in self._plan.edges[node] if b in hopeless), None)
-            if cause is None:
-                continue
-            hopeless[node] = cause
-            if node in self._changes:
-                reason = (
-                    f"it needs {cause}, which is {ended[cause].outcome.value}"
-                    if cause in ended
-                    else f"it needs {cause}"
-                )
-                skipped[node] = Ended(Outcome.SKIPPED, reason)
-        if skipped:
-            started.update(skipped)
-            self._finish("", skipped, {})
-            ended.update(skipped)
+        ended = {address: _skipped(cause, self._result.ended) for address, cause in hopeless.items()}
+        if ended:
+            self._result.ended.update(self._finish("", ended, {}))
 
     # -------------------------------------------------------------------------------------------- one batch
 
@@ -579,27 +539,3 @@ def _skipped(cause: str, ended: Mapping[str, Ended]) -> Ended:
 
 def _differing(change: Change[Any]) -> str:
     return ", ".join(sorted(change.changed)) or change.action.value
-
-
-def _islands(
-    order: Sequence[str], edges: Mapping[str, Sequence[str]], changes: Mapping[str, Change[Any]]
-) -> list[list[str]]:
-    """Split the nodes into groups that have no edge and no target in common, each in order (union-find)."""
-    parent: dict[str, str] = {}
-
-    def root(node: str) -> str:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for node in order:
-        if node in changes:
-            parent[root(f"@{changes[node].resource.target}")] = root(node)
-        for before in edges[node]:
-            parent[root(before)] = root(node)
-    groups: dict[str, list[str]] = {}
-    for node in order:
-        groups.setdefault(root(node), []).append(node)
-    return list(groups.values())

@@ -69,6 +69,8 @@ class Shell:
 
     def read(self, reads: Sequence[Read]) -> list[Reply]:
         """See `Connection.read`."""
+        if not reads:
+            return []
         parts = []
         for index, one in enumerate(reads):
             arguments = " ".join(map(shlex.quote, one.args))

@@ -64,6 +64,26 @@ def clean(text: str) -> str:
     )
 
 
+def show(what: Tree | Text, out: Console) -> None:
+    """Print a tree or a line. Where there are no colours, without rich, whose layout costs more than the whole plan."""
+    if out.color_system is not None or not out.encoding.startswith("utf"):
+        out.print(what)
+    elif isinstance(what, Text):
+        out.file.write(f"{what.plain}\n")
+    else:
+        out.file.write("\n".join(_plain(what, "", "")) + "\n")
+
+
+def _plain(node: Tree, first: str, rest: str) -> Iterator[str]:
+    """The lines of a tree; `first` stands before its label, `rest` before everything below that."""
+    head, *more = str(node.label).split("\n")
+    yield first + head
+    yield from (rest + line for line in more)
+    for child in node.children:
+        last = child is node.children[-1]
+        yield from _plain(child, rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "))
+
+
 # ------------------------------------------------------------------------------------------------ plans
 
 
@@ -76,12 +96,12 @@ def show_plan(plan: Plan, registry: Registry, out: Console, *, steps: bool = Tru
         tree = Tree(Text(clean(origin), style="bold"), guide_style="dim")
         for change in changes:
             _add_change(tree, change, plan, registry, steps=steps and not drift)
-        out.print(tree)
+        show(tree, out)
     show_findings(plan.findings, out)
     _show_unknown(plan.unreachable, out)
     for address, reason in plan.release.items():
-        out.print(Text(f"  {clean(address)} is not ours any more: {clean(reason)}.", style="dim"))
-    out.print(_drift_summary(plan) if drift else _summary(plan))
+        show(Text(f"  {clean(address)} is not ours any more: {clean(reason)}.", style="dim"), out)
+    show(_drift_summary(plan) if drift else _summary(plan), out)
 
 
 def _add_change(tree: Tree, change: Change[Any], plan: Plan, registry: Registry, *, steps: bool) -> None:
@@ -169,7 +189,7 @@ def show_findings(findings: Sequence[Finding], out: Console) -> None:
         branch.add(Text(clean(finding.message)))
         if finding.fix:
             branch.add(Text(clean(finding.fix), style="dim"))
-    out.print(tree)
+    show(tree, out)
 
 
 def _show_unknown(unreachable: Mapping[str, Sequence[str]], out: Console) -> None:
@@ -180,7 +200,7 @@ def _show_unknown(unreachable: Mapping[str, Sequence[str]], out: Console) -> Non
             shown = addresses if len(addresses) <= 5 else [*addresses[:4], f"and {len(addresses) - 4} more"]
             for address in shown:
                 branch.add(Text(clean(address)))
-        out.print(tree)
+        show(tree, out)
 
 
 def _summary(plan: Plan) -> Text:
@@ -266,9 +286,9 @@ class Live:
                     self._progress.advance(self._task)
                 case "change_finished":
                     self._progress.advance(self._task)
-                    self._out.print(_ended(fields["address"], Outcome(fields["outcome"]), fields["reason"]))
+                    show(_ended(fields["address"], Outcome(fields["outcome"]), fields["reason"]), self._out)
                 case "connection_lost":
-                    self._out.print(Text(f"  {clean(fields['reason'])}", style="magenta"))
+                    show(Text(f"  {clean(fields['reason'])}", style="magenta"), self._out)
 
     def _begin(self, title: str, total: int) -> None:
         if self._task is not None:
@@ -294,20 +314,20 @@ def show_result(result: Result, out: Console) -> None:
         unreachable.setdefault(reason, []).append(address)
     _show_unknown(unreachable, out)
     style = "bold green" if result.ok else "bold red"
-    out.print(Text(f"Run {result.run}: {result.summary}.", style=style))
+    show(Text(f"Run {result.run}: {result.summary}.", style=style), out)
 
 
 def show_ended(ended: Iterable[tuple[str, Ended]], out: Console) -> None:
     """How changes ended, a line each."""
     for address, end in ended:
-        out.print(_ended(address, end.outcome, end.reason))
+        show(_ended(address, end.outcome, end.reason), out)
 
 
 def show_inventory(entries: Iterable[Entry], out: Console) -> None:
     """What is ours."""
     for entry in entries:
         origin = "created" if entry.created else "taken over"
-        out.print(Text(f"{clean(entry.address)}  {clean(entry.origin)}  {origin}  {entry.at}"))
+        show(Text(f"{clean(entry.address)}  {clean(entry.origin)}  {origin}  {entry.at}"), out)
 
 
 def is_interactive() -> bool:

@@ -159,6 +159,7 @@ def test_run0_is_refused_without_the_rule_and_works_with_it(site: Site) -> None:
     assert not again.findings
     assert host.run("pgrep -x sleep", check=False).stdout == "", "the questions left a process behind"
     assert host.run("stat -c '%a %U %G' /etc/polkit-1/rules.d/50-admins-may-run0.rules").stdout == "644 root root\n"
+    site.put("File", "motd", {"hosts": [host.name], "path": "/etc/motd", "content": "Hello.\n"})
     site.drop("admins-may-run0")
     site.apply()
     assert not host.exists(f"{RULES}/50-admins-may-run0.rules")
@@ -357,8 +358,8 @@ def test_each_mistake_has_the_consequence_that_its_finding_names(lab: Lab, prist
     files = " ".join(f"/root/cases/{index}" for index in range(len(CONSEQUENCES)))
     seen: dict[str, list[int]] = {name: [] for name in CONSEQUENCES}
     for line in host.run("sh", "-c", ASK, "ask", "admin deploy", files, REBOOT, HOSTNAME).stdout.splitlines():
-        index, _, _, status = line.split()
-        seen[list(CONSEQUENCES)[int(index)]].append(int(status))
+        case, _, _, status = line.split()
+        seen[list(CONSEQUENCES)[int(case)]].append(int(status))
     said = {name: [found for found, _, _ in lint({"/x": script})] for name, (script, _, _) in CONSEQUENCES.items()}
     assert said == {name: rules for name, (_, rules, _) in CONSEQUENCES.items()}
     assert seen == {name: answers for name, (_, _, answers) in CONSEQUENCES.items()}
@@ -391,7 +392,8 @@ def test_files_that_polkitd_cannot_use(site: Site) -> None:
     host.run(f"cat >{RULES}/.hidden.rules; systemctl reload polkit; sleep 0.5", input=ARTICLE)
     assert verdicts(host, "admin", REBOOT) == {("admin", REBOOT): YES}, "polkitd reads hidden files"
     assert {f.rule for f in site.plan().findings} >= {"assignment-in-condition"}
-    host.run(f"rm {RULES}/.hidden.rules; mkdir -p /run/polkit-1/rules.d; chmod 777 /run/polkit-1/rules.d")
+    host.run(f"rm {RULES}/.hidden.rules; systemctl reload polkit")
+    host.run("mkdir -p /run/polkit-1/rules.d; chmod 777 /run/polkit-1/rules.d")
     assert {f.rule for f in site.plan().findings} == {"writable"}
 
 

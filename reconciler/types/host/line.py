@@ -58,7 +58,7 @@ class Line(Spec):
 READ = """while [ $# -gt 0 ]; do
     p=$ROOT$1 texts=$2 n=$3
     shift 3
-    [ -f "$p" ] || look stat -c '' -- "$p" || exit 3
+    [ -f "$p" ] || [ -x "${p%/*}" ] || look stat -c '' -- "$p" || exit 3
     [ ! -f "$p" ] || [ -z "$texts" ] || look grep -naxF -e "$texts" -- "$p" || exit 3
     printf '\\0'
     while [ "$n" -gt 0 ]; do
