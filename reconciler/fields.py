@@ -89,6 +89,6 @@ class HostLabels(Spec):
 
 
 HostSelector = Annotated[
-    tuple[str, ...] | HostLabels,
+    Annotated[tuple[str, ...], Field(min_length=1)] | HostLabels,
     Field(description="The hosts: a list of names, or `{matchLabels: {role: web}}`."),
 ]

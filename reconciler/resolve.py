@@ -104,6 +104,7 @@ def connect(
             for provider in providers.get((resource.target, token), ()):
                 watched.setdefault(resource.address, []).append(provider.address)
 
+    absent = {r.address for r in resources if r.absent}
     for document, firsts in requires.items():
         for target, addresses in places.get(document, {}).items():
             for first in firsts:
@@ -112,8 +113,11 @@ def connect(
                 for where in [target] if target in found else sorted(found):
                     gate = f"{first}@{where}"
                     edges.setdefault(gate, found[where])
+                    # What goes does not wait for what goes, too: their own edges are turned round already.
+                    leaving = absent if absent.issuperset(found[where]) else ()
                     for address in addresses:
-                        edges[address].append(gate)
+                        if address not in leaving:
+                            edges[address].append(gate)
     return {node: sorted(set(before)) for node, before in edges.items()}, watched, problems
 
 

@@ -37,6 +37,17 @@ def test_what_goes_is_ordered_the_other_way_round(tmp_path: Path) -> None:
     assert order(found) == ["sim.item[s1:b]", "sim.item[s1:a]"]
 
 
+def test_requires_does_not_hold_up_what_goes_together(tmp_path: Path) -> None:
+    """A token says that b goes first, `requires` that it comes last: both were written for the time when they stay."""
+    found = resolved(
+        tmp_path,
+        thing("a", absent=True),
+        thing("b", absent=True, needs=["a"], lifecycle={"requires": ["Thing/a"]}),
+        thing("c", lifecycle={"requires": ["Thing/a"]}),
+    )
+    assert order(found) == ["sim.item[s1:b]", "sim.item[s1:a]", "sim.item[s1:c]"]
+
+
 def test_needing_what_must_be_absent_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidInput, match=r"sim.item\[s1:b\] needs sim.item\[s1:a\], which Thing/a says must be absent"
