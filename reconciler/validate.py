@@ -207,6 +207,8 @@ def did_you_mean(word: str, known: Iterable[str] | Mapping[str, Any]) -> str:
 def _dotted(path: Iterable[str | int]) -> str:
     out = ""
     for part in path:
+        if part == "[key]":
+            continue  # pydantic's word for "the key itself", which was named just before
         out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else str(part)
     return out or "the document"
 

@@ -5,6 +5,7 @@ Exit status: 0 nothing to change (or all done), 1 error, 2 there are changes.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import pkgutil
@@ -52,6 +53,8 @@ for _found in sorted(pkgutil.iter_modules(cli.__path__), key=lambda m: m.name):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
+    # Nearly all that we make lives to the end: looking for garbage as often as Python does costs a tenth of the time.
+    gc.set_threshold(100_000, 20, 50)
     sys.exit(run(argv))
 
 

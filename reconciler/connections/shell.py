@@ -75,8 +75,7 @@ class Shell:
         for index, one in enumerate(reads):
             arguments = " ".join(map(shlex.quote, one.args))
             parts.append(f"( set -- {arguments}\n{one.sh}\n) </dev/null 2>/dev/null; mark {index} $?\n")
-        # Together they are one packet or two for the network, and for us to take apart.
-        script = f"{{ {''.join(parts)}}} | dd ibs=65536 obs=1048576 2>/dev/null\n"
+        script = "".join(parts)
         used = self._channel is not None
         try:
             answers = list(self._ask(script))
@@ -101,7 +100,7 @@ class Shell:
                     f"[ $s -eq 0 ] || f{number}=1; else s=-1; fi; mark {len(steps)} $s\n"
                 )
                 steps.append((work.address, position, _is_secret(step)))
-        for number, status, text in self._ask("".join(parts), MAX_OUTPUT):
+        for number, status, text in self._ask("".join(parts), as_it_comes=True):
             address, position, secret = steps[number]
             output = WITHHELD if secret and text.strip() else text
             yield StepResult(address, position, None if status < 0 else status, output)
@@ -113,16 +112,22 @@ class Shell:
             self._channel = None
         self._greeted = False
 
-    def _ask(self, script: str, keep: int = sys.maxsize) -> Iterator[tuple[int, int, str]]:
-        """Send one message; yield `(number, status, text)` of each part as it arrives; of text, the last `keep` bytes.
+    def _ask(self, script: str, *, as_it_comes: bool = False) -> Iterator[tuple[int, int, str]]:
+        """Send one message; yield `(number, status, text)` of each part.
+
+        Either each part as soon as it ends, with the last bytes of its text; or all of all parts at once: that is one
+        packet or two instead of one for each part, and packets are what a connection costs us.
 
         A channel that was not read to the end of the answer is closed: what is left in it would spoil the next one.
         """
         nonce = secrets.token_hex(16)
-        message = (
-            f"{self._settings}\n{'' if self._greeted else _prelude()}"
-            f'mark() {{ printf \'\\n{nonce} %s %s\\n\' "$1" "$2"; }}\nmark start 0\n{script}mark end 0\n#{nonce}'
-        ).encode("utf-8", "surrogateescape")
+        body = f"mark start 0\n{script}mark end 0\n"
+        if not as_it_comes:
+            body = f"{{ {body}}} | dd ibs=65536 obs=1048576 2>/dev/null\n"
+        prelude = "" if self._greeted else _prelude()
+        mark = f'mark() {{ printf \'\\n{nonce} %s %s\\n\' "$1" "$2"; }}\n'
+        message = f"{self._settings}\n{prelude}{mark}{body}#{nonce}".encode("utf-8", "surrogateescape")
+        keep = MAX_OUTPUT if as_it_comes else sys.maxsize
         if self._channel is None:
             self._channel = self._start()
         complete = False

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from rich.console import Console
@@ -70,18 +71,21 @@ def show(what: Tree | Text, out: Console) -> None:
         out.print(what)
     elif isinstance(what, Text):
         out.file.write(f"{what.plain}\n")
+        out.file.flush()
     else:
-        out.file.write("\n".join(_plain(what, "", "")) + "\n")
+        lines: list[str] = []
+        _plain(what, "", "", lines)
+        out.file.write("\n".join(lines) + "\n")
 
 
-def _plain(node: Tree, first: str, rest: str) -> Iterator[str]:
-    """The lines of a tree; `first` stands before its label, `rest` before everything below that."""
+def _plain(node: Tree, first: str, rest: str, lines: list[str]) -> None:
+    """Add the lines of a tree; `first` stands before its label, `rest` before everything below that."""
     head, *more = str(node.label).split("\n")
-    yield first + head
-    yield from (rest + line for line in more)
+    lines.append(first + head)
+    lines.extend(rest + line for line in more)
     for child in node.children:
         last = child is node.children[-1]
-        yield from _plain(child, rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "))
+        _plain(child, rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "), lines)
 
 
 # ------------------------------------------------------------------------------------------------ plans
@@ -141,7 +145,13 @@ def _difference(name: str, before: Any, after: Any, action: Action) -> Iterator[
         yield line
 
 
-def _text_diff(before: str, after: str) -> Iterator[Text]:
+@lru_cache(maxsize=64)
+def _text_diff(before: str, after: str) -> Sequence[Text]:
+    """A unified diff. The same one is mostly wanted for many hosts."""
+    return tuple(_diff_lines(before, after))
+
+
+def _diff_lines(before: str, after: str) -> Iterator[Text]:
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     lines = list(difflib.unified_diff(old, new, n=2))[2:]
     if not old:

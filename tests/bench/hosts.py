@@ -152,7 +152,7 @@ def _document(kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "reconciler/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-FLOOR = r'''
+FLOOR = r"""
 import base64, hashlib, json, shlex, socket, sys
 from concurrent.futures import ThreadPoolExecutor
 import paramiko
@@ -207,7 +207,7 @@ def host(address):
     transport.close()
     return len(todo)
 with ThreadPoolExecutor(20) as executor: print(sum(executor.map(host, work["hosts"])), "changes")
-'''
+"""
 
 
 def floor(fleet: Endpoints, count: int, folder: Path) -> Contestant:
@@ -284,11 +284,13 @@ def bundlewrap(fleet: Endpoints, count: int, folder: Path) -> Contestant:
     (folder / "bundles/bench").mkdir(parents=True)
     (folder / "groups.py").write_text("groups = {'bench': {'bundles': ('bench',)}}\n")
     (folder / "nodes.py").write_text(
-        start + "nodes = {n: {'hostname': a, 'os': 'debian', 'os_version': (13,), 'username': 'root', 'groups': ('bench',),"
+        start
+        + "nodes = {n: {'hostname': a, 'os': 'debian', 'os_version': (13,), 'username': 'root', 'groups': ('bench',),"
         " 'cmd_wrapper_outer': 'sh -c {}'} for n, a in spec.HOSTS.items()}\n"
     )
     (folder / "bundles/bench/items.py").write_text(
-        start + "users = {u: {'uid': n, 'gid': 'nogroup', 'shell': '/bin/bash', 'home': f'/home/{u}', 'password_hash': '*'}"
+        start
+        + "users = {u: {'uid': n, 'gid': 'nogroup', 'shell': '/bin/bash', 'home': f'/home/{u}', 'password_hash': '*'}"
         " for u, n in spec.USERS.items()}\n"
         "directories = {p: {'mode': m, 'owner': o, 'group': 'root'} for p, (m, o) in spec.FOLDERS.items()}\n"
         "files = {p: {'content': c, 'content_type': 'text', 'mode': '0640', 'owner': 'root', 'group': 'root'}"
@@ -302,9 +304,7 @@ def bundlewrap(fleet: Endpoints, count: int, folder: Path) -> Contestant:
     def command(case: str) -> list[str]:
         return [*argv, "verify" if case == "check" else "apply", "-p", "20", "-P", "4", "bench"]
 
-    return Contestant(
-        "bundlewrap", lambda revision: _values(fleet, count, folder, revision), command, environment
-    )
+    return Contestant("bundlewrap", lambda revision: _values(fleet, count, folder, revision), command, environment)
 
 
 def ansible(fleet: Endpoints, count: int, folder: Path) -> Contestant:
@@ -334,9 +334,7 @@ def ansible(fleet: Endpoints, count: int, folder: Path) -> Contestant:
     )
     argv = [program("ansible-core", "ansible-playbook"), "-i", str(folder / "inventory"), str(folder / "play.yml")]
     environment = {"ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3"}
-    return Contestant(
-        "ansible", prepare, lambda case: [*argv, *(["--check"] if case == "check" else [])], environment
-    )
+    return Contestant("ansible", prepare, lambda case: [*argv, *(["--check"] if case == "check" else [])], environment)
 
 
 def _task(module: str, loop: Sequence[Mapping[str, Any]], **arguments: Any) -> dict[str, Any]:
@@ -375,10 +373,14 @@ def measure(contestant: Contestant, case: str, fleet: Endpoints, count: int, rev
     join = 'echo $$ >"$0/cgroup.procs"; exec "$@"'
     argv = ["sh", "-c", join, str(group), *fleet.command(contestant.command(case))]
     environment = {**os.environ, "HOME": str(fleet.slot.folder), "NO_COLOR": "1", **contestant.environment}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is measured is the second start, as with any installed program
+    environment.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # what is measured is the second start, as with any installed program
     with tempfile.TemporaryFile() as output:
         begun = time.perf_counter()
-        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+        process = subprocess.Popen(
+            argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+        )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begun
         process.returncode = os.waitstatus_to_exitcode(status)

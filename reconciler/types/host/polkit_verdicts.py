@@ -58,7 +58,8 @@ class PolkitVerdicts(Spec):
 
 # pkcheck needs a process of the user. A `sleep` with the user's IDs and without our environment serves, which ends
 # with this read; no login takes place. polkitd reads changed files by itself, so what is younger than two seconds is
-# given the time (2.5 s at most, if the clock is wrong). A rule can make polkitd hang: after one answer that does not come, no more are asked for.
+# given the time (2.5 s at most, if the clock is wrong). A rule can make polkitd hang: after one answer that does not
+# come, no more are asked for.
 ASK: Final = r"""
 [ -z "$OFFLINE" ] || { echo offline; exit 0; }
 [ "$(id -u)" -eq 0 ] || { echo 'it needs root'; exit 1; }

@@ -396,7 +396,7 @@ TYPE = ResourceType(
     ready=ready,
     provides=lambda u: (f"unit:{u.unit}",),
     needs=_needs,
-    watches=lambda u: [f"path:{path}" for path in u.watch],
+    watches=lambda u: [f"{how}:{path}" for path in u.watch for how in ("path", "edit")],
     stale={"fresh": False},
     risk=risk,
 )
