@@ -98,8 +98,14 @@ def show_plan(plan: Plan, registry: Registry, out: Console, *, steps: bool = Tru
         by_origin.setdefault(change.resource.origin, []).append(change)
     for origin, changes in by_origin.items():
         tree = Tree(Text(clean(origin), style="bold"), guide_style="dim")
+        shown: dict[tuple[str, str, Action], Change[Any]] = {}
         for change in changes:
-            _add_change(tree, change, plan, registry, steps=steps and not drift)
+            resource = change.resource
+            first = shown.setdefault((resource.type, resource.key, change.action), change)
+            if first is not change and _is_twin(first, change):
+                tree.add(_label(change, plan).append(f"  as on {first.resource.target}", style="dim"))
+            else:
+                _add_change(tree, change, plan, registry, steps=steps and not drift)
         show(tree, out)
     show_findings(plan.findings, out)
     _show_unknown(plan.unreachable, out)
@@ -108,12 +114,23 @@ def show_plan(plan: Plan, registry: Registry, out: Console, *, steps: bool = Tru
     show(_drift_summary(plan) if drift else _summary(plan), out)
 
 
-def _add_change(tree: Tree, change: Change[Any], plan: Plan, registry: Registry, *, steps: bool) -> None:
+def _label(change: Change[Any], plan: Plan) -> Text:
     sign, style = _SIGN[change.action]
     label = Text(f"{sign} {clean(change.address)}", style=style)
     if change.address in plan.drifted:
         label.append("  changed outside", style="bold magenta")
-    branch = tree.add(label)
+    return label
+
+
+def _is_twin(first: Change[Any], other: Change[Any]) -> bool:
+    """Whether two hosts get the very same change, so that it need not be spelled out twice."""
+    return first.spec == other.spec and all(
+        getattr(first, part) == getattr(other, part) for part in ("differences", "before", "after", "why", "risk")
+    )
+
+
+def _add_change(tree: Tree, change: Change[Any], plan: Plan, registry: Registry, *, steps: bool) -> None:
+    branch = tree.add(_label(change, plan))
     if change.risk:
         branch.add(Text(f"! {change.risk.kind}: {clean(change.risk.text)}", style="bold red"))
     for reason in change.why:
