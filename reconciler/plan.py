@@ -350,7 +350,8 @@ def _protect(changes: Mapping[str, Change[Any]], inventory: Mapping[str, Entry])
 def _guard(changes: Mapping[str, Change[Any]], desired: Desired, inventory: Mapping[str, Entry]) -> None:
     if not desired.resources and inventory:
         raise PlanRefused(
-            f"The desired state is empty, but {len(inventory)} objects are ours. If all of them shall go, use --force."
+            f"The desired state is empty, but the inventory holds {len(inventory)}. "
+            "If all of that shall go, use --force."
         )
     doomed: dict[str, int] = {}
     for change in changes.values():

@@ -33,10 +33,11 @@ def validate(path: PathArgument = DESIRED, output: OutputOption = Output.TEXT) -
             )
         )
         return
-    from reconciler.render.terminal import console
+    from reconciler.render.terminal import console, many
 
     console().print(
-        f"Valid: {len(catalog)} documents mean {len(desired.resources)} objects on {len(desired.targets)} targets.",
+        f"Valid: {many(len(catalog), 'document')}, {many(len(desired.resources), 'object')}, "
+        f"{many(len(desired.targets), 'target')}.",
         style="green",
         highlight=False,
     )

@@ -57,6 +57,7 @@ put() {
     if [ -L "$_f" ]; then echo "$1 is a symbolic link; it is not replaced by a file"; return 1; fi
     if [ -d "$_f" ]; then echo "$1 is a directory; it is not replaced by a file"; return 1; fi
     if [ -e "$_f" ] && [ ! -f "$_f" ]; then echo "$1 is no regular file; it is not replaced by one"; return 1; fi
+    if [ ! -d "${_f%/*}" ]; then echo "there is no folder ${1%/*}; describe it, too"; return 1; fi
     _t=$(mktemp -- "${_f%/*}/.reconciler.XXXXXX") || return 1
     # In an image, who owned an earlier file of that name does not matter any more.
     [ -z "$ROOT" ] || [ -e "$_f" ] || own "$1" "${3:-root}" "${4:-root}" || return 1

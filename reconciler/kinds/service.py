@@ -94,6 +94,8 @@ def resources(host: str, body: ServiceBody, document: Document[Any], catalog: Ca
         files[f"{FOLDER}/{unit}.d/{name}.conf"] = text
     for path, text in files.items():
         yield host_file(host, path=path, content=text if text.endswith("\n") else f"{text}\n", mode="0644")
+    tokens = _spoken_of("\n".join(files.values()))
+    after: dict[str, Any] = {"after": tokens} if tokens else {}
     yield host_unit(
         host,
         unit=unit,
@@ -102,7 +104,16 @@ def resources(host: str, body: ServiceBody, document: Document[Any], catalog: Ca
         masked=body.masked,
         watch=tuple(dict.fromkeys((*files, *body.watch))),
         on_change=body.on_change,
+        **after,
     )
+
+
+def _spoken_of(text: str) -> tuple[str, ...]:
+    """Tokens of the accounts that unit files run as and of the programs that they start."""
+    accounts = re.findall(r"^\s*(?:User|Group)\s*=\s*([a-z_][a-z0-9_-]*)\s*$", text, re.MULTILINE)
+    programs = re.findall(r"^\s*Exec\w+\s*=\s*[-@:+!|]*(/[^\s\"']+)", text, re.MULTILINE)
+    found = [f"{what}:{name}" for name in accounts for what in ("user", "group")] + [f"path:{p}" for p in programs]
+    return tuple(dict.fromkeys(found))
 
 
 def expand(document: Document[ServiceSpec], catalog: Catalog) -> Iterable[Resource[Any]]:

@@ -257,12 +257,17 @@ def _extras(plan: Plan) -> str:
     if plan.unknown:
         out += f", {len(plan.unknown)} unknown"
     if plan.findings:
-        out += f", {len(plan.findings)} finding{'s' if len(plan.findings) > 1 else ''}"
+        out += f", {many(len(plan.findings), 'finding')}"
     return out
 
 
+def many(count: int, what: str) -> str:
+    """`1 object`, `2 objects`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _as_desired(count: int) -> str:
-    return "1 object is as desired" if count == 1 else f"{count} objects are as desired"
+    return f"{many(count, 'object')} {'is' if count == 1 else 'are'} as desired"
 
 
 # ------------------------------------------------------------------------------------------------ progress

@@ -65,7 +65,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 def test_the_whole_loop(repo: Path, cli: Cli) -> None:
     """validate, plan, apply, plan, tamper, drift, repair: with the exit statuses of the field."""
-    assert cli("validate")[:2] == (0, "Valid: 2 documents mean 1 objects on 1 targets.\n")
+    assert cli("validate")[:2] == (0, "Valid: 2 documents, 1 object, 1 target.\n")
     status, out, _ = cli("plan")
     assert status == 2
     assert "+ host.file[web1:/etc/motd]" in out

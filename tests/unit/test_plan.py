@@ -236,7 +236,7 @@ def test_an_empty_desired_state_deletes_nothing_without_force(tmp_path: Path) ->
     one = rig(tmp_path, thing("a", value="x"))
     assert one.apply().ok
     one.documents = []
-    with pytest.raises(PlanRefused, match=r"The desired state is empty, but 1 objects are ours.*--force"):
+    with pytest.raises(PlanRefused, match=r"The desired state is empty, but the inventory holds 1.*--force"):
         one.plan()
     one.documents = [server("s1")]
     with pytest.raises(PlanRefused, match="The desired state is empty"):

@@ -51,6 +51,4 @@ def risk(change: Change[Group]) -> Risk | None:
     return None
 
 
-TYPE = ResourceType(
-    "host.group", Group, probe, steps, provides=lambda g: (f"group:{g.name}",), risk=risk
-)
+TYPE = ResourceType("host.group", Group, probe, steps, provides=lambda g: (f"group:{g.name}",), risk=risk)

@@ -59,6 +59,9 @@ class Unit(Spec):
     on_change: Annotated[Literal["restart", "reload", "none"], CONTROL] = Field(
         "restart", description="What to do when one of them has changed and the unit runs."
     )
+    after: Annotated[tuple[str, ...], CONTROL] = Field(
+        (), description="Tokens of what its files speak of and what therefore comes first, such as `user:www`."
+    )
     fresh: Literal[True] | None = Field(
         default_factory=lambda fields: True if fields.get("watch") and fields.get("on_change") != "none" else None,
         description="It has started, or reloaded, since the last change of `watch`. Follows from `watch`.",
@@ -382,6 +385,7 @@ def risk(change: Change[Unit]) -> Risk | None:
 
 
 def _needs(unit: Unit) -> Iterable[str]:
+    yield from unit.after
     yield f"path:/etc/systemd/system/{unit.unit}"
     name, at, rest = unit.unit.partition("@")
     if at:
