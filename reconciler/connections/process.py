@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -54,10 +55,12 @@ class ProcessChannel:
                 self._process.wait(5)  # so that its last words are there
             raise ConnectionLost(f"the shell went away ({error})") from None
 
-    def receive(self) -> bytes:
+    def receive(self, seconds: float | None) -> bytes:
         """See `Channel.receive`."""
         assert self._process.stdout is not None
         try:
+            if not select.select([self._process.stdout], [], [], seconds)[0]:
+                raise ConnectionLost(f"no answer within {seconds:.0f} s.")
             return self._process.stdout.read(65536) or b""
         except (OSError, ValueError) as error:
             raise ConnectionLost(f"the shell went away ({error})") from None

@@ -12,6 +12,7 @@ import base64
 import secrets
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,11 @@ LOOP: Final = 'while read -r n k; do m=$(head -c "$n"); case $m in *"#$k") eval 
 nothing of it is run."""
 
 WITHHELD: Final = "(output withheld: this step handles a secret)"
+READ_SECONDS: Final = 300.0
+"""A host that looks for longer hangs (on a dead network file system, for example), and must not hold up the rest."""
+STALE_SECONDS: Final = 5.0
+MAX_REPLY: Final = 512 * 1024 * 1024
+"""Bytes of an answer; a host that sends more does not mean well."""
 MAX_OUTPUT: Final = 64 * 1024
 """Bytes kept of one step's output: the end of it."""
 
@@ -39,11 +45,14 @@ class Channel(Protocol):
             ConnectionLost: it cannot be written.
         """
 
-    def receive(self) -> bytes:
+    def receive(self, seconds: float | None) -> bytes:
         """Some bytes, at least one; none at the end.
 
+        Args:
+            seconds: how long to wait for them; `None` = as long as it takes.
+
         Raises:
-            ConnectionLost: the stream broke.
+            ConnectionLost: the stream broke, or nothing came in time.
         """
 
     def complaint(self) -> str:
@@ -76,13 +85,13 @@ class Shell:
             arguments = " ".join(map(shlex.quote, one.args))
             parts.append(f"( set -- {arguments}\n{one.sh}\n) </dev/null 2>/dev/null; mark {index} $?\n")
         script = "".join(parts)
-        used = self._channel is not None
+        used, began = self._channel is not None, time.monotonic()
         try:
             answers = list(self._ask(script))
         except ConnectionLost:
-            if not used:
+            if not used or time.monotonic() - began > STALE_SECONDS:
                 raise
-            # It may have died while nobody used it, and looking twice does no harm.
+            # It died while nobody used it, which shows at once; and looking twice does no harm.
             answers = list(self._ask(script))
         return [Reply(text, status) for _, status, text in answers]
 
@@ -133,7 +142,8 @@ class Shell:
         complete = False
         try:
             self._channel.send(f"{len(message)} {nonce}\n".encode() + message)
-            for number, status, text in _parts(self._channel, f"\n{nonce} ".encode(), keep):
+            seconds = None if as_it_comes else READ_SECONDS
+            for number, status, text in _parts(self._channel, f"\n{nonce} ".encode(), keep, seconds):
                 self._greeted = True
                 complete = number == "end"
                 # Before the start there is only noise: a login script's greetings, a daemon that kept our output.
@@ -162,7 +172,7 @@ class _Ended(Exception):
         self.rest = rest
 
 
-def _parts(channel: Channel, mark: bytes, keep: int) -> Iterator[tuple[str, str, str]]:
+def _parts(channel: Channel, mark: bytes, keep: int, seconds: float | None) -> Iterator[tuple[str, str, str]]:
     """Cut a stream at its marks, up to and with the one that says `end`."""
     buffer = bytearray()
     searched = 0
@@ -174,10 +184,12 @@ def _parts(channel: Channel, mark: bytes, keep: int) -> Iterator[tuple[str, str,
             if found < 0 and len(buffer) > 2 * keep:
                 del buffer[:-keep]
                 searched = 0
-            chunk = channel.receive()
+            chunk = channel.receive(seconds)
             if not chunk:
                 raise _Ended(bytes(buffer[-300:]).decode("utf-8", "replace").strip())
             buffer += chunk
+            if len(buffer) > MAX_REPLY:
+                raise ConnectionLost(f"it answers with more than {MAX_REPLY >> 20} MiB.")
             continue
         number, status = bytes(buffer[found + len(mark) : end]).decode().split()
         yield number, status, bytes(buffer[max(0, found - keep) : found]).decode("utf-8", "surrogateescape")

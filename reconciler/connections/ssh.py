@@ -431,9 +431,12 @@ class _SshChannel:
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise ConnectionLost(f"the connection broke ({error})") from None
 
-    def receive(self) -> bytes:
+    def receive(self, seconds: float | None) -> bytes:
         try:
+            self._channel.settimeout(seconds)
             content: bytes = self._channel.recv(65536)
+        except TimeoutError:
+            raise ConnectionLost(f"no answer within {seconds:.0f} s.") from None
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise ConnectionLost(f"the connection broke ({error})") from None
         return content
