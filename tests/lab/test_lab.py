@@ -26,7 +26,9 @@ polkit.addRule(function(action, subject) {
 });
 """
 OWNER = """\
-import sys, time
+import signal, sys, time
+# Whoever starts tests in the background may have Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.lab.hosts import Lab
 with Lab("solo") as lab:
     print(lab.slot.number, flush=True)
