@@ -35,16 +35,7 @@ class Lease:
     @property
     def orphaned(self) -> bool:
         """Whether its holder was a program on this machine that does not run any more."""
-        host, _, number = self.holder.rpartition(":")
-        if host != socket.gethostname() or not number.isdigit():
-            return False
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
+        return _is_dead(self.holder)
 
 
 class Leases:
