@@ -118,7 +118,7 @@ def apply(plan: Plan, run: str, means: Means, *, command: str = "apply") -> Resu
         PlanRefused: another run holds a lock on one of the targets.
         StoreError: the journal cannot be written; what was not journalled was not done.
     """
-    return _Run(plan, Journal(means.store, run), means, {}, frozenset()).go(command)
+    return _Run(plan, Journal(means.store, run), means, {}, {}).go(command)
 
 
 def resume(record: RunRecord, means: Means) -> Result:
@@ -131,23 +131,36 @@ def resume(record: RunRecord, means: Means) -> Result:
         raise PlanError(f"Run {record.id} came to its end ({record.status}). Make a new plan instead.")
     plan = from_text(record.plan, means.registry, resume=True)
     begun: set[str] = set()
+    witnesses: dict[str, list[str]] = {}
     ended: dict[str, Ended] = {}
     for entry in records(means.store, record.id):
         if entry.address and entry.event == "intent":
             begun.add(entry.address)
+        elif entry.address and entry.event == "witness":
+            witnesses.setdefault(entry.address, []).append(entry.body["witness"])
         elif entry.address and entry.event == "end":
             end = Ended(Outcome(entry.body["outcome"]), entry.body["reason"], entry.body["again"])
             # What was left out may be possible now; it is left out again if not.
             if not end.again and end.outcome is not Outcome.SKIPPED:
                 ended[entry.address] = end
-    return _Run(plan, Journal(means.store, record.id), means, ended, frozenset(begun - ended.keys())).go(None)
+    open_ended = {address: witnesses.get(address, []) for address in begun - ended.keys()}
+    return _Run(plan, Journal(means.store, record.id), means, ended, open_ended).go(None)
 
 
 class _Run:
-    """One run: what is waiting, what is under way, what ended."""
+    """One run: what is waiting, what is under way, what ended.
+
+    Args:
+        begun: changes that an earlier part of this run began, with the witnesses of what may still go on.
+    """
 
     def __init__(
-        self, plan: Plan, journal: Journal, means: Means, ended: Mapping[str, Ended], begun: frozenset[str]
+        self,
+        plan: Plan,
+        journal: Journal,
+        means: Means,
+        ended: Mapping[str, Ended],
+        begun: Mapping[str, Sequence[str]],
     ) -> None:
         self._plan, self._journal, self._means, self._begun = plan, journal, means, begun
         self._leases = Leases(means.store, journal.run)
@@ -247,6 +260,9 @@ class _Run:
         changes = {c.address: c for c, _ in batch}
         after = {c.address: near for c, near in batch}
         try:
+            witnesses = [witness for a in changes for witness in self._begun.get(a, ())]
+            if witnesses:
+                self._means.pool.get(target).settle(witnesses)
             observed = self._probe(target, changes.values())
         except (ConnectError, ConnectionLost) as error:
             reason = f"{error} Nothing was changed."
@@ -390,6 +406,12 @@ class _Run:
     def _step_ended(self, result: StepResult, work: Work, ended: dict[str, Ended]) -> None:
         output = self._means.secrets.redact(result.output)
         step = work.steps[result.index]
+        if result.status is None and result.witness:
+            # On disk before it is waited for: whoever resumes waits for it instead of doing it again.
+            with self._means.store.write() as db:
+                self._journal.write(db, "witness", result.address, step=result.index, witness=result.witness)
+            self._means.emit("step_started", address=result.address, step=str(step), witness=result.witness)
+            return
         if result.status is None:
             if result.address not in ended:
                 cause = next((a for a in work.after if a in ended), "")

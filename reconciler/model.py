@@ -237,13 +237,37 @@ class Script:
     args: Sequence[str] = ()
 
 
-Read = Script
-"""All that a probe may ask for. More classes join with more kinds of targets."""
+@dataclass(frozen=True, slots=True)
+class Get:
+    """A read of an API: GET a path below the API's root, with query parameters."""
+
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """A read of an API: a request that the server answers without carrying it out. The path's API must have such
+    requests; a connection that knows none refuses it. A body may hold `Secret`s."""
+
+    method: str
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    body: Any = field(default=None, hash=False)
+
+
+Read = Script | Get | DryRun
+"""All that a probe may ask for: `Script` of hosts, the others of APIs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a read: what it printed (bytes that are no UTF-8 as surrogates) and its exit status."""
+    """The answer to a read.
+
+    Attributes:
+        text: what a script printed (bytes that are no UTF-8 as surrogates), or the body of an API's answer.
+        status: the exit status of a script; for an API 0 where it answered 2xx, else the HTTP status.
+    """
 
     text: str
     status: int = 0
@@ -291,7 +315,29 @@ class Sh:
         return self.title
 
 
-Step = Run | Put | Sh
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A step: one request to an API that changes something. Where the API answers with a task, the step ends when
+    the task ends.
+
+    Attributes:
+        params: query or form parameters; a value may be a `Secret`.
+        body: a JSON body; may hold `Secret`s at any depth.
+        headers: more headers, never secrets.
+    """
+
+    method: Literal["POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    body: Any = field(default=None, hash=False)
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    title: str = ""
+
+    def __str__(self) -> str:
+        return self.title or f"{self.method} {self.path}"
+
+
+Step = Run | Put | Sh | Request
 
 
 def run(*argv: str, stdin: str | Secret | None = None, title: str = "") -> Run:
@@ -479,6 +525,10 @@ class ResourceType(Generic[S]):
         return Resource(self.name, target, self.key(spec), spec, absent=absent)
 
 
+Discovery = Generator[Sequence[Read], Sequence[Reply], Iterable[tuple[str, Mapping[str, Any]]]]
+"""Yields reads, gets the replies, returns `(document name, spec as in YAML)` of what exists."""
+
+
 def no_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem]:
     """The default `check`."""
     return ()
@@ -493,7 +543,9 @@ class Kind(Generic[K]):
         spec: its fields; the docstring is what `reconciler explain` prints, with one example.
         expand: the resources that a document means.
         check: problems beyond the schema: lint and cross-references.
-        target: for kinds that describe a system to connect to.
+        target: for kinds that describe a system to connect to. Names of targets are unique across such kinds.
+        discover: for `reconciler import`: the documents of this kind that describe what a target has. Gets the
+            target; `None` in place of a generator where such a target has nothing of the kind.
     """
 
     name: str
@@ -501,6 +553,7 @@ class Kind(Generic[K]):
     expand: Callable[[Document[K], Catalog], Iterable[Resource[Any]]]
     check: Callable[[Document[K], Catalog], Iterable[Problem]] = no_checks
     target: Callable[[Document[K]], Target] | None = None
+    discover: Callable[[Target], Discovery | None] | None = None
 
     @property
     def summary(self) -> str:
@@ -522,12 +575,19 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How one step of a batch ended. `status` is None where a step was left out because one before it failed."""
+    """How one step of a batch ended.
+
+    Attributes:
+        status: 0 = well. `None` where a step was left out because one before it failed.
+        witness: names an effect that goes on by itself, such as a task of a server. A result with a witness and
+            without status says that the step has begun; it is journalled before the step is waited for.
+    """
 
     address: str
     index: int
     status: int | None
     output: str = ""
+    witness: str = ""
 
 
 class Connection(Protocol):
@@ -547,6 +607,13 @@ class Connection(Protocol):
         Raises:
             ConnectError: the target cannot be reached; nothing was done.
             ConnectionLost: it went away; what is not reported has an unknown outcome.
+        """
+
+    def settle(self, witnesses: Sequence[str]) -> None:
+        """Wait until effects that an earlier run began have ended, well or not.
+
+        Raises:
+            ConnectError, ConnectionLost: that cannot be found out.
         """
 
     def close(self) -> None:

@@ -94,7 +94,7 @@ class Project:
         # Without its secret an object cannot be compared; the others can.
         missing = self.secrets.missing(r for a, r in desired.resources.items() if a in chosen)
         if pool is None:
-            with Pool(desired.targets, read_only=True) as own:
+            with self.pool(desired.targets, read_only=True) as own:
                 observed = self.probe(desired, chosen, gone, own)
         else:
             pool.targets = desired.targets
@@ -129,6 +129,10 @@ class Project:
         with ThreadPoolExecutor(self.parallel, thread_name_prefix="probe") as executor:
             return probe_all(by_target, self.registry, pool.get, executor, seen)
 
+    def pool(self, targets: Mapping[str, Target] | None = None, *, read_only: bool = False) -> Pool:
+        """Connections to these targets, which may look up the secrets that they log in with."""
+        return Pool(targets or {}, read_only=read_only, reveal=self.secrets.reveal)
+
     def apply(self, made: plan_stage.Plan, pool: Pool, *, command: str = "apply", **means: Any) -> apply_stage.Result:
         """Carry a plan out.
 
@@ -144,7 +148,7 @@ class Project:
             PlanError, StoreError: it cannot be resumed.
         """
         made = planfile.from_text(record.plan, self.registry, resume=True)
-        with Pool(made.targets) as pool:
+        with self.pool(made.targets) as pool:
             return apply_stage.resume(record, self._means(pool, **means))
 
     def _means(self, pool: Pool, **means: Any) -> apply_stage.Means:

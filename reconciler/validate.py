@@ -52,6 +52,7 @@ def validate(loaded: Loaded, registry: Registry) -> Catalog:
             continue
         documents.append(checked)
     catalog = Catalog(documents, registry, loaded.root, raw_by_address)
+    problems.extend(_namesakes(catalog))
     # References are checked only where every document could be read: a broken one is not a missing one.
     if not problems:
         for document in catalog:
@@ -176,6 +177,18 @@ def _explain_choice(error: Any, raw: RawDocument, subject: str) -> Iterator[Prob
     if "string" in choices and _is_scalar(error.instance):
         wanted += f'; as text: "{raw.written(path)}"'
     yield Problem(f"{_dotted(path)} is {_shown(error.instance)}.", f"Write {wanted}.", subject, raw.position(path))
+
+
+def _namesakes(catalog: Catalog) -> Iterable[Problem]:
+    """Systems to connect to share one space of names, because addresses, locks and reports name them alone."""
+    known: dict[str, Document[Any]] = {}
+    for document in catalog:
+        if catalog.registry.kinds[document.kind].target is None:
+            continue
+        other = known.setdefault(document.name, document)
+        if other is not document:
+            message = f"{other.address} is a system to connect to of the same name."
+            yield catalog.problem(document, ("metadata", "name"), message, "Rename one of them.")
 
 
 def _cross_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem]:

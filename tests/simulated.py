@@ -379,6 +379,9 @@ class SimulatedConnection:
             ):
                 failed.add(work.address)
 
+    def settle(self, witnesses: Sequence[str]) -> None:
+        """See `Connection.settle`."""
+
     def close(self) -> None:
         """See `Connection.close`."""
         self.closed = True
@@ -456,7 +459,9 @@ class Rig:
     def pool(self, *, read_only: bool = False) -> Pool:
         """Connections into the world."""
         return Pool(
-            self.desired().targets, read_only=read_only, opener=lambda t: SimulatedConnection(self.world, t.name)
+            self.desired().targets,
+            read_only=read_only,
+            opener=lambda t, reveal: SimulatedConnection(self.world, t.name),
         )
 
     def plan(

@@ -107,13 +107,12 @@ class _Demo:
 
     def _apply(self) -> None:
         from reconciler.apply import silent
-        from reconciler.connections import Pool
         from reconciler.render.terminal import Live, show_result
 
         made = self._plan()
         live = Live(self._out)
         self._project.emit = live
-        with Pool(made.targets) as pool, live.running():
+        with self._project.pool(made.targets) as pool, live.running():
             result = self._project.apply(made, pool)
         self._project.emit = silent
         show_result(result, self._out)

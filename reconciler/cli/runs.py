@@ -71,12 +71,11 @@ def apply(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Make the live systems as desired: plan, ask, then change; or carry out a reviewed plan file."""
-    from reconciler.connections import Pool
     from reconciler.render.terminal import console, is_interactive
 
     planned = path.is_file() and path.suffix == ".json"
     here = project(_source_of(path) if planned else path, state, images, parallel=parallel)
-    with Pool({}) as pool:
+    with here.pool() as pool:
         with _watched(here, output):
             made = _read(path, here) if planned else here.plan(_scope(target, exclude), force=force, pool=pool)
         pool.targets = made.targets

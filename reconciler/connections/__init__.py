@@ -1,4 +1,4 @@
-"""Ways to targets. Each module here has `connect(target) -> Connection`; a target names its module."""
+"""Ways to targets. Each module here has `connect(target, reveal) -> Connection`; a target names its module."""
 
 from __future__ import annotations
 
@@ -9,11 +9,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from reconciler.errors import ContractError
 from reconciler.model import Connection, Read, Reply, Secret, StepResult, Target, Work
 
+Reveal = Callable[[Secret], str]
 
-def connect(target: Target) -> Connection:
-    """A connection to a target. It is opened when it is first used."""
+
+def no_secrets(secret: Secret) -> str:
+    """The default of `reveal`: for targets that are reached without a secret.
+
+    Raises:
+        ContractError: always.
+    """
+    raise ContractError("the caller", f"{secret} is needed to connect, and nobody gave a way to look it up.")
+
+
+def connect(target: Target, reveal: Reveal = no_secrets) -> Connection:
+    """A connection to a target. It is opened when it is first used.
+
+    Args:
+        reveal: looks up what the connection logs in with, and the secrets in the bodies of reads.
+    """
     module = importlib.import_module(f"reconciler.connections.{target.connection}")
-    connection: Connection = module.connect(target)
+    connection: Connection = module.connect(target, reveal)
     return connection
 
 
@@ -35,6 +50,10 @@ class ReadOnly:
         """
         raise ContractError("the caller", "A read-only connection was asked to write.")
 
+    def settle(self, witnesses: Sequence[str]) -> None:
+        """See `Connection.settle`."""
+        self._inner.settle(witnesses)
+
     def close(self) -> None:
         """See `Connection.close`."""
         self._inner.close()
@@ -46,6 +65,7 @@ class Pool:
     Args:
         targets: by name.
         read_only: hand out connections that cannot write.
+        reveal: looks up secrets for connections.
         opener: how a connection is made.
     """
 
@@ -54,9 +74,10 @@ class Pool:
         targets: Mapping[str, Target],
         *,
         read_only: bool = False,
-        opener: Callable[[Target], Connection] = connect,
+        reveal: Reveal = no_secrets,
+        opener: Callable[[Target, Reveal], Connection] = connect,
     ) -> None:
-        self.targets, self._read_only, self._opener = targets, read_only, opener
+        self.targets, self._read_only, self._reveal, self._opener = targets, read_only, reveal, opener
         self._open: dict[str, Connection] = {}
         self._lock = threading.Lock()
 
@@ -64,7 +85,7 @@ class Pool:
         """The connection to a target."""
         with self._lock:
             if name not in self._open:
-                connection = self._opener(self.targets[name])
+                connection = self._opener(self.targets[name], self._reveal)
                 self._open[name] = ReadOnly(connection) if self._read_only else connection
             return self._open[name]
 

@@ -11,6 +11,7 @@ import os
 import shlex
 from pathlib import Path
 
+from reconciler.connections import Reveal, no_secrets
 from reconciler.connections.process import ProcessChannel
 from reconciler.connections.shell import LOOP, Shell
 from reconciler.errors import ConnectError
@@ -19,7 +20,7 @@ from reconciler.model import Target
 TOOLBOX = Path(__file__).parent / "toolbox"
 
 
-def connect(target: Target) -> Shell:
+def connect(target: Target, reveal: Reveal = no_secrets) -> Shell:
     """A shell in, or with its paths in, the folder `root`."""
     root = Path(target.settings["root"]).expanduser().absolute()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from reconciler.errors import ConnectError, ConnectionLost, ContractError
-from reconciler.model import Put, Read, Reply, Run, Secret, Sh, Step, StepResult, Work
+from reconciler.model import Put, Read, Reply, Request, Run, Script, Secret, Sh, Step, StepResult, Work
 
 LOOP: Final = 'while read -r n k; do m=$(head -c "$n"); case $m in *"#$k") eval "$m" ;; *) exit 1 ;; esac; done'
 """What runs on the target. A message that was cut off (we were killed, or the connection was) lacks its last word, and
@@ -82,6 +82,8 @@ class Shell:
             return []
         parts = []
         for index, one in enumerate(reads):
+            if not isinstance(one, Script):
+                raise ContractError("a resource type", f"{self._name} is a host; it answers scripts, not {one}.")
             arguments = " ".join(map(shlex.quote, one.args))
             parts.append(f"( set -- {arguments}\n{one.sh}\n) </dev/null 2>/dev/null; mark {index} $?\n")
         script = "".join(parts)
@@ -113,6 +115,9 @@ class Shell:
             address, position, secret = steps[number]
             output = WITHHELD if secret and text.strip() else text
             yield StepResult(address, position, None if status < 0 else status, output)
+
+    def settle(self, witnesses: Sequence[str]) -> None:
+        """See `Connection.settle`. Steps on a host end with their message, so that there is nothing to wait for."""
 
     def close(self) -> None:
         """See `Connection.close`."""
@@ -213,6 +218,8 @@ def _spell(step: Step, reveal: Callable[[Secret], str]) -> str:
         case Sh(text, args, stdin, _):
             arguments = " ".join(map(shlex.quote, args))
             return _fed(f"step() {{ set -e; set -- {arguments}\n{text}\n}}\n", "step", stdin, reveal)
+        case Request():
+            raise ContractError("a resource type", f"A host takes no requests to an API: {step}.")
 
 
 def _fed(before: str, command: str, stdin: str | bytes | Secret | None, reveal: Callable[[Secret], str]) -> str:

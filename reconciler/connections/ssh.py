@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 import paramiko
 from paramiko.pkey import UnknownKeyType
 
+from reconciler.connections import Reveal, no_secrets
 from reconciler.connections.known_hosts import HostKey, KnownHosts
 from reconciler.connections.process import BECOME, ProcessChannel
 from reconciler.connections.shell import LOOP, Shell
@@ -43,7 +44,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 T = TypeVar("T")
 
 
-def connect(target: Target) -> Shell:
+def connect(target: Target, reveal: Reveal = no_secrets) -> Shell:
     """A shell on a host.
 
     Settings: address, port, user, identityFile, knownHosts, configFile, become, client (`paramiko` or `openssh`).

@@ -127,6 +127,9 @@ def test_errors_of_ours_are_no_unknowns() -> None:
         def execute(self, *args: Any) -> Any:
             raise AssertionError
 
+        def settle(self, witnesses: Sequence[str]) -> None:
+            pass
+
         def close(self) -> None:
             pass
 
