@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from reconciler import inventory as inventory_of
 from reconciler.connections import Pool
@@ -28,7 +28,7 @@ from reconciler.errors import (
 )
 from reconciler.journal import Journal, RunRecord, records
 from reconciler.lease import Leases
-from reconciler.model import Action, Change, Finding, Outcome, Readiness, Resource, Step, StepResult, Work
+from reconciler.model import Absent, Action, Change, Finding, Outcome, Readiness, Resource, Step, StepResult, Work
 from reconciler.plan import Plan, audit
 from reconciler.planfile import from_text, to_text
 from reconciler.probe import Observed, Unprobed, probe_target
@@ -36,9 +36,6 @@ from reconciler.registry import Registry
 from reconciler.schedule import Schedule
 from reconciler.secrets import Secrets
 from reconciler.store import Store
-
-READY_SECONDS: Final = 60.0
-"""How long an object may take from being as desired to working."""
 
 
 class Emit(Protocol):
@@ -260,9 +257,9 @@ class _Run:
         changes = {c.address: c for c, _ in batch}
         after = {c.address: near for c, near in batch}
         try:
-            witnesses = [witness for a in changes for witness in self._begun.get(a, ())]
-            if witnesses:
-                self._means.pool.get(target).settle(witnesses)
+            begun = [a for a in changes if a in self._begun]
+            if begun:
+                self._means.pool.get(target).settle([w for a in begun for w in self._begun[a]])
             observed = self._probe(target, changes.values())
         except (ConnectError, ConnectionLost) as error:
             reason = f"{error} Nothing was changed."
@@ -301,6 +298,8 @@ class _Run:
         except ReconcilerError as error:
             return Ended(Outcome.FAILED, f"{error} Nothing was changed.")
         same = fresh.digest == planned.digest
+        if fresh.seen.keys() - (planned.before or {}).keys():
+            planned = replace(planned, seen=fresh.seen)
         if planned.address in self._begun:
             if same and pending:
                 # It looks as desired only because what it watches has not changed yet.
@@ -427,7 +426,7 @@ class _Run:
         """Look whether it worked: `Ended` where that is certain, else the change that is still needed."""
         verdicts: dict[str, Ended | Change[Any]] = {}
         waiting = dict(changes)
-        deadline = time.monotonic() + READY_SECONDS
+        began = time.monotonic()
         while waiting:
             try:
                 observed = self._probe(target, waiting.values())
@@ -435,7 +434,7 @@ class _Run:
                 reason = f"{error} What became of it is not known; `reconciler resume` looks again."
                 return verdicts | {a: Ended(Outcome.UNKNOWN, reason, again=True) for a in waiting}
             for address, change in list(waiting.items()):
-                verdict = self._judge(change, observed[address], deadline)
+                verdict = self._judge(change, observed[address], began)
                 if verdict is not None:
                     verdicts[address] = verdict
                     del waiting[address]
@@ -443,14 +442,18 @@ class _Run:
                 self._means.sleep(0.3)
         return verdicts
 
-    def _judge(self, change: Change[Any], state: Observed, deadline: float) -> Ended | Change[Any] | None:
+    def _judge(self, change: Change[Any], state: Observed, began: float) -> Ended | Change[Any] | None:
         """`None` = not ready yet, look again."""
         if isinstance(state, Unprobed):
             return Ended(Outcome.UNKNOWN, state.reason)
         fresh = self._diff(change.resource, state)
         kind = self._means.registry.type_of(change.resource.type)
-        readiness = kind.ready(state) if state is not None else Readiness.READY
-        if readiness is Readiness.WAITING and time.monotonic() < deadline and not self._means.stop.is_set():
+        readiness = Readiness.READY if state is None or isinstance(state, Absent) else kind.ready(state)
+        if (
+            readiness is Readiness.WAITING
+            and time.monotonic() < began + kind.patience
+            and not self._means.stop.is_set()
+        ):
             return None
         if fresh.action is not Action.NOOP:
             return fresh

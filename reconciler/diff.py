@@ -6,11 +6,13 @@ Only what was declared is compared. An attribute that the connection cannot see 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from reconciler.errors import ContractError
 from reconciler.model import (
     UNOBSERVABLE,
+    Absent,
     Action,
     Change,
     Difference,
@@ -27,7 +29,7 @@ from reconciler.model import (
 Seal = Callable[[Secret | Sha256 | str], Sealed]
 
 
-def diff(resource: Resource[Any], observed: State | None, kind: ResourceType[Any], seal: Seal) -> Change[Any]:
+def diff(resource: Resource[Any], observed: State | Absent | None, kind: ResourceType[Any], seal: Seal) -> Change[Any]:
     """Compare one object with what the probe saw of it.
 
     Args:
@@ -39,16 +41,21 @@ def diff(resource: Resource[Any], observed: State | None, kind: ResourceType[Any
     Raises:
         ContractError: the type's `normalize` did more than replace equal values.
     """
+    around: State = {}
+    if isinstance(observed, Absent):
+        around, observed = observed.around, None
+    elif observed is not None:
+        around = observed
     if resource.absent:
-        change = Change(resource, Action.DELETE, _sealed(resource, observed, kind, seal), None)
+        change = Change(resource, Action.DELETE, _sealed(resource, observed, kind, seal), None, seen=around)
         # What has no steps for it cannot be removed, or leaves nothing to remove.
         if observed is None or (kind.steps is not None and not any(True for _ in kind.steps(change))):
-            change = Change(resource, Action.NOOP, change.before, None)
+            change = replace(change, action=Action.NOOP)
         return _with_risk(change, kind)
     desired = desired_state(resource.spec, kind, seal)
     if observed is None:
         differences = tuple(Difference(name, None, value) for name, value in desired.items())
-        return _with_risk(Change(resource, Action.CREATE, None, desired, differences), kind)
+        return _with_risk(Change(resource, Action.CREATE, None, desired, differences, seen=around), kind)
     seen = _sealed(resource, observed, kind, seal) or {}
     compared = {name: value for name, value in desired.items() if seen.get(name) is not UNOBSERVABLE}
     wanted = kind.normalize(compared, seen)
@@ -66,7 +73,7 @@ def diff(resource: Resource[Any], observed: State | None, kind: ResourceType[Any
         action = Action.UPDATE
     else:
         action = Action.REPLACE
-    return _with_risk(Change(resource, action, before, desired, differences), kind)
+    return _with_risk(Change(resource, action, before, desired, differences, seen=around), kind)
 
 
 def desired_state(spec: Spec, kind: ResourceType[Any], seal: Seal) -> dict[str, Any]:
@@ -123,4 +130,4 @@ def _with_risk(change: Change[Any], kind: ResourceType[Any]) -> Change[Any]:
     risk = kind.risk(change)
     if risk is None:
         return change
-    return Change(change.resource, change.action, change.before, change.after, change.differences, change.why, risk)
+    return replace(change, risk=risk)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping, 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from reconciler.errors import Position, Problem
@@ -24,8 +24,19 @@ if TYPE_CHECKING:
 
 API_VERSION: Final = "reconciler/v1"
 
+PATIENCE: Final = 60.0
+"""Seconds that an object may take from being as desired to working, where its type does not say otherwise."""
+
 State = Mapping[str, Any]
 """Attributes of one object, by their YAML names. `None` in place of a State means absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """What a probe may return in place of `None`: the object is absent, and this was learned about its surroundings,
+    for example the node that it has to be made on."""
+
+    around: State
 
 
 class Unobservable:
@@ -71,15 +82,43 @@ class Spec(BaseModel):
     )
 
 
+GenerateForm = Literal["password", "base32", "hex16", "hex6", "base64-20", "base64-32"]
+"""What `reconciler secrets generate` can make; `reconciler.generated` says how."""
+
+_STORE_REFERENCE: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/\.{0,2}[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*)+"
+
+
 class Secret(Spec):
     """A reference to a secret. It carries a name, never a value, so it may be shown anywhere."""
 
     secret_ref: str = Field(
-        pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f]+)$",
-        json_schema_extra={"patternErrorMessage": "Write env:NAME or file:PATH."},
-        description="`env:NAME` (environment variable) or `file:PATH` (a file outside the repo), first line end cut.",
-        examples=["env:ALICE_PASSWORD_HASH"],
+        pattern=rf"^(env:[A-Za-z_][A-Za-z0-9_]*|(file|command):[^\x00-\x1f\x7f]+|{_STORE_REFERENCE})$",
+        json_schema_extra={
+            "patternErrorMessage": "Write path/key (a key of secrets/path.sops.yaml), env:NAME, file:PATH or "
+            "command:PROGRAM ARGUMENTS."
+        },
+        description="`path/key` (a key of secrets/path.sops.yaml), `env:NAME` (environment variable), `file:PATH` (a "
+        "file outside the repo), or `command:PROGRAM ARGUMENTS` (what it prints).",
+        examples=["otp/alice", "env:ALICE_PASSWORD_HASH"],
     )
+    generate: GenerateForm | None = Field(
+        None,
+        description="What `reconciler secrets generate` makes where the store has no such secret: `password` (32 "
+        "characters), `base32` (160-bit TOTP secret), `hex16` and `hex6` (AES key and private id of a YubiKey), "
+        "`base64-20` (key of an OTP client), `base64-32`.",
+    )
+
+    @model_validator(mode="after")
+    def _generated_into_the_store(self) -> Self:
+        if self.generate and not self.in_store:
+            source = self.secret_ref.partition(":")[0]
+            raise ValueError(f"has generate, which writes to the store, but names {source}:. Write path/key.")
+        return self
+
+    @property
+    def in_store(self) -> bool:
+        """It names a key of a SOPS file of the repo, and no other source."""
+        return not self.secret_ref.startswith(("env:", "file:", "command:"))
 
     def __str__(self) -> str:
         return f"(secret {self.secret_ref})"
@@ -365,6 +404,8 @@ class Change(Generic[S]):
         before: what the probe saw of the declared attributes; `None` = absent.
         after: what is desired; `None` = absent. Secrets are references or `Sealed`.
         why: sentences for the reader.
+        seen: all that the probe saw, undeclared attributes too: for `steps` that need to know where an object is. It
+            lives in memory only, and is as fresh as the last look before the steps.
     """
 
     resource: Resource[S]
@@ -374,6 +415,7 @@ class Change(Generic[S]):
     differences: tuple[Difference, ...] = ()
     why: tuple[str, ...] = ()
     risk: Risk | None = None
+    seen: State = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def spec(self) -> S:
@@ -408,7 +450,7 @@ class Finding:
     origin: str = ""
 
 
-Probe = Generator[Sequence[Read], Sequence[Reply], Sequence[State | None]]
+Probe = Generator[Sequence[Read], Sequence[Reply], Sequence[State | Absent | None]]
 
 
 class Readiness(StrEnum):
@@ -466,6 +508,7 @@ class ResourceType(Generic[S]):
         findings: for an audit, `(rule, message, fix)` for each thing that is wrong.
         normalize: may replace desired values by observed ones where both mean the same, and nothing else.
         ready: whether an object that is as desired works already.
+        patience: seconds that an object may take from its last step to being ready, or gone.
         immutable: attributes whose change means replace.
         hidden: attributes of this spec whose values must not be shown.
         provides, needs, watches: tokens such as `path:/etc/motd`. A resource comes after whatever provides what it
@@ -482,6 +525,7 @@ class ResourceType(Generic[S]):
     findings: Callable[[Change[S]], Iterable[tuple[str, str, str]]] = no_findings
     normalize: Callable[[State, State], State] = as_written
     ready: Callable[[State], Readiness] = always_ready
+    patience: float = PATIENCE
     immutable: frozenset[str] = frozenset()
     hidden: Callable[[S], Iterable[str]] = no_fields
     provides: Callable[[S], Iterable[str]] = no_tokens
@@ -610,7 +654,11 @@ class Connection(Protocol):
         """
 
     def settle(self, witnesses: Sequence[str]) -> None:
-        """Wait until effects that an earlier run began have ended, well or not.
+        """Wait until effects that were begun and lost sight of have ended, well or not.
+
+        Args:
+            witnesses: of those that told one. There may be none: who is killed at the wrong moment has not heard it. A
+                connection that can list what it began itself waits for that as well.
 
         Raises:
             ConnectError, ConnectionLost: that cannot be found out.

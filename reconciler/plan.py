@@ -16,6 +16,7 @@ from reconciler.errors import PlanError, PlanRefused
 from reconciler.inventory import Entry
 from reconciler.model import (
     UNOBSERVABLE,
+    Absent,
     Action,
     Change,
     Finding,
@@ -234,7 +235,7 @@ def make(
             continue
         movers = [w for w in watched.get(address, desired.watched.get(address, ())) if w in changes]
         seen = state
-        if movers and state is not None:
+        if movers and state is not None and not isinstance(state, Absent):
             seen = {**state, **{n: v for n, v in kind.stale.items() if state.get(n) is not UNOBSERVABLE}}
         change = diff(resource, seen, kind, seal)
         if movers and change.action is Action.UPDATE:

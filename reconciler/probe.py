@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.errors import ConnectError, ConnectionLost, ContractError, ProbeFailed, ReconcilerError
-from reconciler.model import Connection, Probe, Read, Reply, Resource, State
+from reconciler.model import Absent, Connection, Probe, Read, Reply, Resource, State
 from reconciler.registry import Registry
 
 
@@ -23,7 +23,7 @@ class Unprobed:
     reason: str
 
 
-Observed = State | None | Unprobed
+Observed = State | Absent | None | Unprobed
 Observations = Mapping[str, Observed]
 """By address."""
 

@@ -52,9 +52,10 @@ def validate(loaded: Loaded, registry: Registry) -> Catalog:
             continue
         documents.append(checked)
     catalog = Catalog(documents, registry, loaded.root, raw_by_address)
-    problems.extend(_namesakes(catalog))
     # References are checked only where every document could be read: a broken one is not a missing one.
-    if not problems:
+    complete = not problems
+    problems.extend(_namesakes(catalog))
+    if complete:
         for document in catalog:
             problems.extend(_cross_checks(document, catalog))
             problems.extend(registry.kinds[document.kind].check(document, catalog))

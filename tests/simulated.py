@@ -90,6 +90,14 @@ class Service(Spec):
     needs: Annotated[tuple[str, ...], CONTROL] = ()
 
 
+class Job(Spec):
+    """An object that the server makes by a task of its own, which goes on whether somebody waits for it or not."""
+
+    name: Identity
+    value: str | None = None
+    needs: Annotated[tuple[str, ...], CONTROL] = ()
+
+
 class Inspection(Spec):
     """An audit: the value that an object should have."""
 
@@ -149,6 +157,13 @@ def _start(change: Change[Service]) -> Iterable[Step]:
     yield Run(("delete" if change.after is None else "start", change.spec.name))
 
 
+def _launch(change: Change[Job]) -> Iterable[Step]:
+    if change.after is None:
+        yield Run(("delete", change.spec.name))
+    else:
+        yield Run(("launch", change.spec.name, json.dumps(dict(change.after))))
+
+
 def _findings(change: Change[Inspection]) -> Iterable[tuple[str, str, str]]:
     for difference in change.differences:
         yield "wrong-value", f"{change.spec.name} is {difference.before}", "Correct it."
@@ -177,10 +192,13 @@ SERVICE: ResourceType[Service] = ResourceType(
     watches=lambda s: [f"item:{name}" for name in s.watches],
     stale={"fresh": False},
 )
+JOB: ResourceType[Job] = ResourceType(
+    "sim.job", Job, _probe, _launch, provides=lambda s: (f"item:{s.name}",), needs=_tokens
+)
 INSPECTION: ResourceType[Inspection] = ResourceType(
     "sim.inspection", Inspection, _probe, None, findings=_findings, needs=_tokens
 )
-TYPES = {t.name.removeprefix("sim."): t for t in (ITEM, PARTS, SERVICE, INSPECTION)}
+TYPES = {t.name.removeprefix("sim."): t for t in (ITEM, PARTS, SERVICE, JOB, INSPECTION)}
 
 
 # ------------------------------------------------------------------------------------------------- kinds
@@ -194,7 +212,7 @@ class ThingSpec(Spec):
     """One object of a type on some servers."""
 
     on: tuple[str, ...]
-    type: Literal["item", "parts", "service", "inspection"] = "item"
+    type: Literal["item", "parts", "service", "job", "inspection"] = "item"
     name: str = ""
     absent: bool = False
     fields: dict[str, Any] = {}
@@ -221,7 +239,7 @@ def server(name: str, **labels: str) -> Document[Any]:
 def thing(
     name: str,
     on: str | Sequence[str] = "s1",
-    type: Literal["item", "parts", "service", "inspection"] = "item",
+    type: Literal["item", "parts", "service", "job", "inspection"] = "item",
     *,
     lifecycle: Mapping[str, Any] | None = None,
     absent: bool = False,
@@ -249,9 +267,13 @@ class World:
         broken: (server, object) whose steps fail.
         effects: (server, argv) of each step that ran, in order.
         goes_on: when a batch is cut off, the server carries on with the rest of it, as a real shell may.
+        tasks: witness -> (server, object, attributes) of each task that still goes on.
+        tells_tasks: whether a server can be asked for the tasks that we began, or knows only what is named.
         on_step: called around each step; may raise.
+        on_task: called while a task goes on, after its witness was told; may raise.
         on_read: called before each read; may raise.
         rounds: round trips to each server.
+        settled: the witnesses that were waited for.
     """
 
     def __init__(self, servers: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None) -> None:
@@ -263,8 +285,12 @@ class World:
         self.broken: set[tuple[str, str]] = set()
         self.effects: list[tuple[str, tuple[str, ...]]] = []
         self.goes_on = False
+        self.tasks: dict[str, tuple[str, str, dict[str, Any]]] = {}
+        self.tells_tasks = True
         self.on_step: StepHook = lambda server, step, when: None
+        self.on_task: Callable[[str], None] = lambda witness: None
         self.on_read: Callable[[str], None] = lambda server: None
+        self.settled: list[str] = []
         self.rounds: Counter[str] = Counter()
         self.lock = threading.RLock()
         self._now = 0
@@ -312,7 +338,17 @@ class World:
                 case "start":
                     self._now += 1
                     objects.setdefault(name, {"_changed": self._now})["_started"] = self._now
+                case "launch":
+                    self.tasks[f"task-{len(self.effects)}"] = (server, name, json.loads(rest[0]))
             return 0
+
+    def finish(self, server: str, witnesses: Sequence[str]) -> None:
+        """The tasks of a server come to their end: those that are named, and all where it can be asked for them."""
+        with self.lock:
+            for witness, (where, name, attributes) in list(self.tasks.items()):
+                if where == server and (witness in witnesses or self.tells_tasks):
+                    del self.tasks[witness]
+                    self.edit(server, name, attributes)
 
 
 class SimulatedConnection:
@@ -333,6 +369,7 @@ class SimulatedConnection:
             objects = world.servers.get(self._name, {})
             out = []
             for one in reads:
+                assert isinstance(one, Script)
                 found: list[Any] = []
                 if one.sh == "show":
                     found = [_visible(objects.get(n)) for n in one.args]
@@ -361,6 +398,11 @@ class SimulatedConnection:
                 status = world.run(self._name, step, reveal)
                 if status:
                     failed.add(work.address)
+                if isinstance(step, Run) and step.argv[0] == "launch" and not status:
+                    witness = f"task-{len(world.effects)}"
+                    yield StepResult(work.address, index, None, witness=witness)
+                    world.on_task(witness)
+                    world.finish(self._name, [witness])
                 world.on_step(self._name, step, "after")
             except (Killed, ConnectionLost):
                 if world.goes_on:
@@ -381,6 +423,10 @@ class SimulatedConnection:
 
     def settle(self, witnesses: Sequence[str]) -> None:
         """See `Connection.settle`."""
+        if self._name in self._world.down:
+            raise ConnectError(f"{self._name}: there is no route to it.")
+        self._world.settled += witnesses
+        self._world.finish(self._name, witnesses)
 
     def close(self) -> None:
         """See `Connection.close`."""

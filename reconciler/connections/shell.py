@@ -236,7 +236,11 @@ def _base64(content: str | bytes | Secret, reveal: Callable[[Secret], str]) -> s
 
 
 def _is_secret(step: Step) -> bool:
-    return isinstance(step.content if isinstance(step, Put) else step.stdin, Secret)
+    match step:
+        case Put(content=value) | Run(stdin=value) | Sh(stdin=value):
+            return isinstance(value, Secret)
+        case Request():
+            raise ContractError("a resource type", f"A host takes no requests to an API: {step}.")
 
 
 @cache

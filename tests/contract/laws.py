@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from tests.contract.tables import entries, resource, secrets
 
 PRELUDE = Path(__file__).parents[2] / "reconciler" / "connections"
 TOOLBOX = PRELUDE / "toolbox"
+PLACES = {"image", "host"}
+"""What may stand under `on:`. A simulated API adds its own word here, and a module `test_laws_WORD.py` that obeys all
+`laws("laws", WORD)` on a `Subject` of that place."""
 
 
 @dataclass
@@ -35,14 +38,15 @@ class Subject:
     """A target under test.
 
     Attributes:
-        place: `image` or `host`, as in `on:` of the tables.
-        sh: runs a script there as root, behind the tool's back.
+        place: one of `PLACES`, as in `on:` of the tables.
+        sh: does behind the tool's back what a table says under `setup`, `mutate` and `cleanup`: on hosts a script that
+            runs as root; for an API whatever its place takes.
         listing: everything that is on it, for a comparison.
     """
 
     place: str
     target: Target
-    sh: Callable[[str], None]
+    sh: Callable[[Any], None]
     listing: Callable[[], Any]
     state: Path
     secrets: Secrets = field(default_factory=secrets)
@@ -124,7 +128,13 @@ def tree(root: Path) -> dict[str, tuple[Any, ...]]:
 
 def laws(key: str, place: str) -> list[tuple[str, Mapping[str, Any]]]:
     """The entries of all types that are meant for a place."""
-    return [(n, e) for n, e in entries(key) if place in (e.get("on") or ("image", "host"))]
+    assert place in PLACES
+    return [(n, e) for n, e in entries(key) if place in places_of(n, e)]
+
+
+def places_of(name: str, entry: Mapping[str, Any]) -> Sequence[str]:
+    """Where an entry is tried: for types of hosts everywhere unless it says `on:`; others always have to say it."""
+    return entry.get("on") or (("image", "host") if name.startswith("host.") else ())
 
 
 def obey(subject: Subject, name: str, entry: Mapping[str, Any]) -> None:

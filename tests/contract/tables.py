@@ -10,7 +10,24 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from reconciler.diff import diff
-from reconciler.model import UNOBSERVABLE, Change, Read, Reply, Resource, ResourceType, Script, Sha256, State
+from reconciler.model import (
+    UNOBSERVABLE,
+    Change,
+    DryRun,
+    Get,
+    Put,
+    Read,
+    Reply,
+    Request,
+    Resource,
+    ResourceType,
+    Run,
+    Script,
+    Sh,
+    Sha256,
+    State,
+    Step,
+)
 from reconciler.registry import default
 from reconciler.secrets import Secrets
 
@@ -86,7 +103,7 @@ def drive(
     wanted = next(probe)
     for replies in rounds:
         reads.append(wanted)
-        assert all(isinstance(one, Script) for one in wanted), "a probe may only ask for reads"
+        assert_reads(kind, wanted)
         assert len(wanted) == len(replies), f"the probe asks for {len(wanted)} reads, the table answers {len(replies)}"
         try:
             wanted = probe.send(replies)
@@ -94,6 +111,60 @@ def drive(
             assert len(reads) == len(rounds), f"the probe takes {len(reads)} rounds, the table has {len(rounds)}"
             return reads, stop.value
     raise AssertionError(f"the probe wants a round more than the {len(rounds)} of the table: {wanted}")
+
+
+def assert_reads(kind: ResourceType[Any], wanted: Sequence[Read]) -> None:
+    """A probe asks a host for scripts, and an API for its own reads; never for anything else."""
+    world = (Script,) if is_of_host(kind) else (Get, DryRun)
+    assert all(isinstance(one, world) for one in wanted), f"{kind.name} asks for {wanted}"
+
+
+def is_of_host(kind: ResourceType[Any]) -> bool:
+    """Whether its objects stand on hosts, and not behind an API."""
+    return kind.name.startswith("host.")
+
+
+def plain_words(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, keys included. A `Secret` in it is no text."""
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            for key, inner in value.items():
+                yield str(key)
+                yield from plain_words(inner)
+        case list() | tuple():
+            for inner in value:
+                yield from plain_words(inner)
+
+
+def words_of_read(read: Read) -> list[str]:
+    """Every value that a read carries."""
+    match read:
+        case Script():
+            return [*read.args]
+        case Get():
+            return [read.path, *plain_words(read.params)]
+        case DryRun():
+            return [read.path, *plain_words(read.params), *plain_words(read.body)]
+
+
+def words_of_step(step: Step) -> list[str]:
+    """Everything of a step that may show up in a process list, a script, a file name, a log of requests. What stands
+    there in place of a secret is no word."""
+    match step:
+        case Run():
+            words: list[Any] = [*step.argv]
+        case Sh():
+            words = [step.sh, *step.args]
+        case Put():
+            words = [step.path, step.mode or "", step.owner or "", step.group or ""]
+        case Request():
+            words = [step.path, *step.headers, *step.headers.values()]
+            words += [*plain_words(step.params), *plain_words(step.body)]
+    words.append(str(step))
+    assert all(isinstance(word, str) for word in words), f"a word of {step} is no text"
+    return words
 
 
 def change_of(kind: ResourceType[Any], entry: Mapping[str, Any]) -> Change[Any]:

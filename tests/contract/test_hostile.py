@@ -18,7 +18,7 @@ from reconciler.cli.main import run as main
 from reconciler.errors import InvalidInput
 from reconciler.expand import expand
 from reconciler.load import load, parse
-from reconciler.model import Kind, Put, Run, Sh
+from reconciler.model import Kind
 from reconciler.registry import default
 from reconciler.resolve import resolve
 from reconciler.schema import schema
@@ -431,26 +431,18 @@ def assert_harmless(one: Any, name: str) -> None:
     """What a resource would do can be spelled: words without NUL, titles of one line."""
     from reconciler.apply import spell
     from reconciler.diff import diff
-    from tests.contract.tables import secrets
+    from tests.contract.tables import secrets, words_of_read, words_of_step
 
     kind = default().type_of(one.type)
     assert "\n" not in one.address, (name, one.address)
     assert "\0" not in one.address, (name, one.address)
     reads = next(kind.probe([one.spec]))
-    assert not any("\0" in word for read in reads for word in read.args), (name, one.address)
+    assert not any("\0" in word for read in reads for word in words_of_read(read)), (name, one.address)
     if kind.steps is None:
         return
     for step in spell(diff(one, None, kind, secrets().seal), kind.steps) if not one.absent else ():
         assert "\n" not in str(step), (name, step)
-        words: tuple[str, ...] = ()
-        match step:
-            case Run():
-                words = step.argv
-            case Sh():
-                words = (step.sh, *step.args)
-            case Put():
-                words = (step.path,)
-        assert not any("\0" in word for word in words), (name, step)
+        assert not any("\0" in word for word in words_of_step(step)), (name, step)
 
 
 def test_16_and_17_generated_files_stay_one_statement() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.apply import READY_SECONDS, Result
-from reconciler.model import Outcome, Readiness, Secret, Step
+from reconciler.apply import Result
+from reconciler.model import PATIENCE, Outcome, Readiness, Secret, Step
 from reconciler.registry import Registry
 from tests.simulated import ITEM, SERVER, THING, Killed, Rig, World, server, thing
 
@@ -150,7 +150,7 @@ def test_what_is_as_desired_and_does_not_work_failed(tmp_path: Path) -> None:
 
 
 def test_waiting_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 100_000, int(READY_SECONDS // 3)))
+    clock = iter(range(0, 100_000, int(PATIENCE // 3)))
     monkeypatch.setattr("reconciler.apply.time.monotonic", lambda: float(next(clock)))
     one = rig(tmp_path, thing("a", value="x"))
     one.registry = Registry.of([SERVER, THING], [replace(ITEM, ready=lambda state: Readiness.WAITING)])
