@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -25,13 +25,26 @@ from reconciler.errors import (
     ProbeFailed,
     ReconcilerError,
     StepFailed,
+    StoreError,
 )
 from reconciler.journal import Journal, RunRecord, records
 from reconciler.lease import Leases
-from reconciler.model import Absent, Action, Change, Finding, Outcome, Readiness, Resource, Step, StepResult, Work
+from reconciler.model import (
+    Absent,
+    Action,
+    Change,
+    Finding,
+    Outcome,
+    Readiness,
+    Resource,
+    Step,
+    StepResult,
+    Unprobed,
+    Work,
+)
 from reconciler.plan import Plan, audit
 from reconciler.planfile import from_text, to_text
-from reconciler.probe import Observed, Unprobed, probe_target
+from reconciler.probe import Observed, probe_target
 from reconciler.registry import Registry
 from reconciler.schedule import Schedule
 from reconciler.secrets import Secrets
@@ -340,11 +353,11 @@ class _Run:
         for last in (False, True):
             if not todo:
                 break
-            failed, lost = self._execute(target, todo, after)
+            failed, lost, going = self._execute(target, todo, after)
             ended |= failed
             left = {a: c for a, c in todo.items() if a not in failed}
             again: dict[str, Change[Any]] = {}
-            verdicts = self._verify(target, left)
+            verdicts = self._verify(target, left, going)
             for address in left:
                 verdict = verdicts[address]
                 cause = next((a for a in after[address] if a in ended and ended[a].outcome is not Outcome.DONE), None)
@@ -366,9 +379,14 @@ class _Run:
 
     def _execute(
         self, target: str, todo: Mapping[str, Change[Any]], after: Mapping[str, list[str]]
-    ) -> tuple[dict[str, Ended], str]:
-        """Write the intents, run the steps; gives those that did not work, and why the connection broke if it did."""
+    ) -> tuple[dict[str, Ended], str, Collection[str]]:
+        """Write the intents, run the steps.
+
+        Returns:
+            those that did not work, why the connection broke if it did, and witnesses of what then still goes on.
+        """
         lost = ""
+        going: dict[tuple[str, int], str] = {}
         ended: dict[str, Ended] = {}
         works = []
         for address, change in todo.items():
@@ -393,24 +411,32 @@ class _Run:
         connection = self._means.pool.get(target)
         try:
             for result in connection.execute(works, self._means.secrets.reveal):
-                self._step_ended(result, sent[result.address], ended)
+                if result.status is None and result.witness:
+                    going[result.address, result.index] = result.witness
+                    self._step_begun(result, sent[result.address])
+                else:
+                    going.pop((result.address, result.index), None)
+                    self._step_ended(result, sent[result.address], ended)
+        except StoreError:
+            raise
         except (ConnectError, ConnectionLost) as error:
             lost = str(error)
             self._means.emit("connection_lost", target=target, reason=lost)
         except ReconcilerError as error:
             # Before anything was sent: a secret that cannot be revealed, for example.
             ended |= {w.address: Ended(Outcome.FAILED, f"{error} Nothing was changed.") for w in works}
-        return ended, lost
+        return ended, lost, going.values()
+
+    def _step_begun(self, result: StepResult, work: Work) -> None:
+        """Its witness is on disk before it is waited for: whoever resumes waits for it instead of doing it again."""
+        with self._means.store.write() as db:
+            self._journal.write(db, "witness", result.address, step=result.index, witness=result.witness)
+        step = str(work.steps[result.index])
+        self._means.emit("step_started", address=result.address, step=step, witness=result.witness)
 
     def _step_ended(self, result: StepResult, work: Work, ended: dict[str, Ended]) -> None:
         output = self._means.secrets.redact(result.output)
         step = work.steps[result.index]
-        if result.status is None and result.witness:
-            # On disk before it is waited for: whoever resumes waits for it instead of doing it again.
-            with self._means.store.write() as db:
-                self._journal.write(db, "witness", result.address, step=result.index, witness=result.witness)
-            self._means.emit("step_started", address=result.address, step=str(step), witness=result.witness)
-            return
         if result.status is None:
             if result.address not in ended:
                 cause = next((a for a in work.after if a in ended), "")
@@ -422,13 +448,22 @@ class _Run:
         if result.status != 0:
             ended[result.address] = Ended(Outcome.FAILED, str(StepFailed(str(step), result.status, output)))
 
-    def _verify(self, target: str, changes: Mapping[str, Change[Any]]) -> dict[str, Ended | Change[Any]]:
-        """Look whether it worked: `Ended` where that is certain, else the change that is still needed."""
+    def _verify(
+        self, target: str, changes: Mapping[str, Change[Any]], going: Collection[str]
+    ) -> dict[str, Ended | Change[Any]]:
+        """Look whether it worked: `Ended` where that is certain, else the change that is still needed.
+
+        Args:
+            going: witnesses of what must come to its end before.
+        """
         verdicts: dict[str, Ended | Change[Any]] = {}
         waiting = dict(changes)
         began = time.monotonic()
         while waiting:
             try:
+                if going:
+                    self._means.pool.get(target).settle(list(going))
+                    going = ()
                 observed = self._probe(target, waiting.values())
             except (ConnectError, ConnectionLost) as error:
                 reason = f"{error} What became of it is not known; `reconciler resume` looks again."

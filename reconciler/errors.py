@@ -10,6 +10,7 @@ ReconcilerError                 shown to the user without a traceback, exit stat
 │   └── HostKeyError            unknown or changed host key
 ├── ConnectionLost              a connection broke while work was under way: the outcome is unknown
 ├── ProbeFailed                 a target answered, but not with what the probe needs
+├── TargetMoved                 a target is not as it was expected to be any more; nothing was done
 ├── StepFailed                  a step ended with an error on the target
 ├── SecretError                 a secret cannot be found or read (never carries its value)
 ├── StoreError                  the local store cannot be read or written
@@ -106,6 +107,10 @@ class ConnectionLost(ReconcilerError):
 
 class ProbeFailed(ReconcilerError):
     """A target answered, but not with what the probe needs."""
+
+
+class TargetMoved(ReconcilerError):
+    """A target is not as it was expected to be any more, and nothing was done there."""
 
 
 class StepFailed(ReconcilerError):

@@ -82,6 +82,30 @@ LocalPath = Annotated[str, Rule(rf"{_PRINTABLE}+", "a path on the machine that r
 Word = Annotated[str, Rule(r"[^\s\u0000-\u001f\u007f]+", "one word, without spaces and control characters")]
 
 
+Duration = Annotated[str, Rule(r"[1-9][0-9]{0,5}(?:s|min|h|d|w)", 'a duration, such as "90s", "15min", "3h" or "2d"')]
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def seconds(duration: str) -> int:
+    """A `Duration` in seconds.
+
+    >>> seconds("3h")
+    10800
+    """
+    number = duration.rstrip("smindhw")
+    return int(number) * _UNITS[duration[len(number) :]]
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Marks a field that holds the name of a document, or names of documents, of one kind; `validate` looks them up.
+
+    Use it as the outermost `Annotated`: `Annotated[str | None, Ref("ProxmoxCluster")]`.
+    """
+
+    kind: str
+
+
 class HostLabels(Spec):
     """Hosts by their labels."""
 

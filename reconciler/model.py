@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping, 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -37,6 +37,13 @@ class Absent:
     for example the node that it has to be made on."""
 
     around: State
+
+
+@dataclass(frozen=True, slots=True)
+class Unprobed:
+    """Stands for the state of an object that could not be read, and says why. A probe may return it for one object."""
+
+    reason: str
 
 
 class Unobservable:
@@ -122,6 +129,27 @@ class Secret(Spec):
 
     def __str__(self) -> str:
         return f"(secret {self.secret_ref})"
+
+
+class Composed(Secret):
+    """Text with secrets in it, put together where a secret is revealed; may stand wherever a `Secret` may.
+
+    Kinds make it; users write `Secret`s.
+    """
+
+    secret_ref: Literal["composed"] = "composed"
+    parts: tuple[str | Secret, ...]
+    form: Literal["verbatim", "json", "base32", "base32AsHex", "base64", "hex6", "hex16", "hexAes"] = Field(
+        "verbatim", description="What each secret has to be, and how it is spelled; see `reconciler.composed`."
+    )
+
+    @property
+    def in_store(self) -> bool:
+        """Its secrets may be, it is not."""
+        return False
+
+    def __str__(self) -> str:
+        return f"(text with {', '.join(str(p) for p in self.parts if isinstance(p, Secret))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,11 +343,16 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Run:
     """A step: run a program. Values travel as arguments or standard input, never in shell text; secrets only in
-    standard input."""
+    standard input.
+
+    Attributes:
+        quick: it takes moments and leaves nothing running behind, so that its answer may wait for the next ones.
+    """
 
     argv: tuple[str, ...]
     stdin: str | Secret | None = None
     title: str = ""
+    quick: bool = False
 
     def __str__(self) -> str:
         return self.title or shlex.join(self.argv)
@@ -343,12 +376,17 @@ class Put:
 @dataclass(frozen=True, slots=True)
 class Sh:
     """A step: constant POSIX sh text, for what no single program does atomically. Values are `"$@"` or standard
-    input; they never reach the process list, because the text runs in the shell that is there already."""
+    input; they never reach the process list, because the text runs in the shell that is there already.
+
+    Attributes:
+        quick: it takes moments and leaves nothing running behind, so that its answer may wait for the next ones.
+    """
 
     sh: str
     args: tuple[str, ...] = ()
     stdin: str | bytes | Secret | None = None
     title: str = ""
+    quick: bool = False
 
     def __str__(self) -> str:
         return self.title
@@ -363,6 +401,12 @@ class Request:
         params: query or form parameters; a value may be a `Secret`.
         body: a JSON body; may hold `Secret`s at any depth.
         headers: more headers, never secrets.
+        digest_from: a path whose GET carries the `digest` of the configuration that is written. It is sent along, so
+            that the server refuses to overwrite what somebody else wrote since the last look.
+        again_while: as long as the server refuses with this text, the request is repeated, for a few minutes: the
+            object of an earlier step is still on its way out.
+        keep: a key of the answer's data, and where its value goes: what the server shows once is put into the secret
+            store, and nowhere else.
     """
 
     method: Literal["POST", "PUT", "PATCH", "DELETE"]
@@ -370,6 +414,9 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict, hash=False)
     body: Any = field(default=None, hash=False)
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    digest_from: str = ""
+    again_while: str = ""
+    keep: tuple[str, Secret] | None = None
     title: str = ""
 
     def __str__(self) -> str:
@@ -450,7 +497,7 @@ class Finding:
     origin: str = ""
 
 
-Probe = Generator[Sequence[Read], Sequence[Reply], Sequence[State | Absent | None]]
+Probe = Generator[Sequence[Read], Sequence[Reply], Sequence[State | Absent | Unprobed | None]]
 
 
 class Readiness(StrEnum):
@@ -510,6 +557,8 @@ class ResourceType(Generic[S]):
         ready: whether an object that is as desired works already.
         patience: seconds that an object may take from its last step to being ready, or gone.
         immutable: attributes whose change means replace.
+        write_only: attributes (secrets) that the live object never shows. They are compared with a keyed digest of what
+            was last sent, which the inventory keeps; of objects that were never written nothing is compared.
         hidden: attributes of this spec whose values must not be shown.
         provides, needs, watches: tokens such as `path:/etc/motd`. A resource comes after whatever provides what it
             needs; when something that it watches changes, `stale` is laid over what the probe saw.
@@ -527,6 +576,7 @@ class ResourceType(Generic[S]):
     ready: Callable[[State], Readiness] = always_ready
     patience: float = PATIENCE
     immutable: frozenset[str] = frozenset()
+    write_only: frozenset[str] = frozenset()
     hidden: Callable[[S], Iterable[str]] = no_fields
     provides: Callable[[S], Iterable[str]] = no_tokens
     needs: Callable[[S], Iterable[str]] = no_tokens
@@ -617,14 +667,20 @@ class Work:
     after: Sequence[str] = ()
 
 
+CONFLICT: Final = 409
+"""The status of a step that was refused because its object is no longer what the last look saw."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """How one step of a batch ended.
 
     Attributes:
-        status: 0 = well. `None` where a step was left out because one before it failed.
+        status: 0 = well. `None` where a step was left out because one before it failed. `CONFLICT` = somebody else
+            was faster: look again, and decide again.
         witness: names an effect that goes on by itself, such as a task of a server. A result with a witness and
             without status says that the step has begun; it is journalled before the step is waited for.
+        kept: secrets that the target made, and where they go.
     """
 
     address: str
@@ -632,6 +688,7 @@ class StepResult:
     status: int | None
     output: str = ""
     witness: str = ""
+    kept: Sequence[tuple[Secret, str]] = field(default=(), repr=False)
 
 
 class Connection(Protocol):
@@ -666,6 +723,28 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Free what the connection holds. Never raises."""
+
+
+@runtime_checkable
+class Transacting(Protocol):
+    """A connection that can look, change and look again in one round trip."""
+
+    def transact(
+        self,
+        expected: Sequence[tuple[Read, Reply]],
+        batch: Sequence[Work],
+        reveal: Callable[[Secret], str],
+        reads: Sequence[Read],
+    ) -> Iterable[StepResult | Sequence[Reply]]:
+        """Run a batch as `Connection.execute` does, if the target still gives the expected replies; then read.
+
+        Yields:
+            the result of each step as it ends, and last the replies to `reads`.
+
+        Raises:
+            TargetMoved: a reply is another one now; nothing was done.
+            ConnectError, ConnectionLost: as for `Connection.execute`.
+        """
 
 
 # ---------------------------------------------------------------------------------------------- text fields
@@ -706,6 +785,12 @@ def plain(value: Any) -> Any:
 def dump(spec: BaseModel) -> dict[str, Any]:
     """What was declared in a spec, by YAML names; undeclared fields are left out."""
     return spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+
+
+def declared(spec: BaseModel, *names: str) -> dict[str, Any]:
+    """These fields of a spec by their Python names, without those that were left out."""
+    found = ((name, getattr(spec, name)) for name in names)
+    return {name: value for name, value in found if value is not None}
 
 
 Identity = Annotated[str, IDENTITY]

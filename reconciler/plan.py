@@ -23,10 +23,11 @@ from reconciler.model import (
     Resource,
     Sealed,
     Target,
+    Unprobed,
     digest,
     dump,
 )
-from reconciler.probe import Observations, Unprobed
+from reconciler.probe import Observations
 from reconciler.registry import Registry
 from reconciler.resolve import SHARED, Desired, Edges, connect, topological
 

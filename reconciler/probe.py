@@ -8,20 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from dataclasses import dataclass
 from typing import Any
 
 from reconciler.errors import ConnectError, ConnectionLost, ContractError, ProbeFailed, ReconcilerError
-from reconciler.model import Absent, Connection, Probe, Read, Reply, Resource, State
+from reconciler.model import Absent, Connection, Probe, Read, Reply, Resource, State, Unprobed
 from reconciler.registry import Registry
-
-
-@dataclass(frozen=True, slots=True)
-class Unprobed:
-    """Stands for the state of an object that could not be read, and says why."""
-
-    reason: str
-
 
 Observed = State | Absent | None | Unprobed
 Observations = Mapping[str, Observed]

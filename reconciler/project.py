@@ -15,8 +15,8 @@ from reconciler import plan as plan_stage
 from reconciler.connections import Pool
 from reconciler.expand import Catalog, expand
 from reconciler.load import load
-from reconciler.model import Target
-from reconciler.probe import Observations, Unprobed, probe_all
+from reconciler.model import Target, Unprobed
+from reconciler.probe import Observations, probe_all
 from reconciler.registry import Registry, default
 from reconciler.resolve import Desired, resolve
 from reconciler.secrets import Secrets, key_in

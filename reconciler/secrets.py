@@ -17,8 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from reconciler.composed import compose
 from reconciler.errors import SecretError
-from reconciler.model import Resource, Sealed, Secret, Sha256
+from reconciler.model import Composed, Resource, Sealed, Secret, Sha256
 
 REDACTED: Final = "(secret)"
 KEY_BYTES: Final = 32
@@ -48,6 +49,8 @@ class Secrets:
         Raises:
             SecretError: it cannot be found.
         """
+        if isinstance(secret, Composed):
+            return compose(secret, self.reveal)
         ref = secret.secret_ref
         if ref not in self._values:
             self._values[ref] = self._look_up(ref)

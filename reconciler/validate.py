@@ -15,6 +15,7 @@ from typing import Any
 
 from reconciler.errors import InvalidInput, Problem
 from reconciler.expand import Catalog
+from reconciler.fields import Ref
 from reconciler.load import Loaded, RawDocument
 from reconciler.model import API_VERSION, Document, Kind, Lifecycle, Metadata
 from reconciler.registry import Registry
@@ -204,10 +205,33 @@ def _cross_checks(document: Document[Any], catalog: Catalog) -> Iterable[Problem
         labels = ", ".join(f"{_word(k)}: {_word(v)}" for k, v in hosts.match_labels.items())
         at = ("spec", "hosts", "matchLabels")
         yield catalog.problem(document, at, f"no host carries the labels {labels}.", "Check the labels of the hosts.")
+    yield from _dangling(document, catalog)
     for index, address in enumerate(document.lifecycle.requires):
         if catalog.get(address) is None:
             fix = did_you_mean(address, [d.address for d in catalog]) or "Write Kind/name."
             yield catalog.problem(document, ("lifecycle", "requires", index), f"there is no {_word(address)}.", fix)
+
+
+def _dangling(document: Document[Any], catalog: Catalog) -> Iterable[Problem]:
+    """References by name to documents that do not exist."""
+    for field, ref in _references(catalog.registry.kinds[document.kind]):
+        value = getattr(document.spec, field)
+        names: list[tuple[tuple[int, ...], str]] = []
+        if isinstance(value, tuple):
+            names = [((index,), name) for index, name in enumerate(value)]
+        elif value is not None:
+            names = [((), value)]
+        for at, name in names:
+            if catalog.get(f"{ref.kind}/{name}") is None:
+                fix = did_you_mean(name, [d.name for d in catalog if d.kind == ref.kind])
+                where = ("spec", type(document.spec).model_fields[field].alias or field, *at)
+                message = f"there is no {ref.kind}/{_word(name)}."
+                yield catalog.problem(document, where, message, fix or f"Add a document of kind {ref.kind}.")
+
+
+@cache
+def _references(kind: Kind[Any]) -> list[tuple[str, Ref]]:
+    return [(name, m) for name, field in kind.spec.model_fields.items() for m in field.metadata if isinstance(m, Ref)]
 
 
 def did_you_mean(word: str, known: Iterable[str] | Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ connection and one exec, with one round trip per message, and no value ever stan
 from __future__ import annotations
 
 import base64
+import hashlib
 import secrets
 import shlex
 import sys
@@ -18,12 +19,29 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Protocol
 
-from reconciler.errors import ConnectError, ConnectionLost, ContractError
+from reconciler.errors import ConnectError, ConnectionLost, ContractError, TargetMoved
 from reconciler.model import Put, Read, Reply, Request, Run, Script, Secret, Sh, Step, StepResult, Work
 
 LOOP: Final = 'while read -r n k; do m=$(head -c "$n"); case $m in *"#$k") eval "$m" ;; *) exit 1 ;; esac; done'
 """What runs on the target. A message that was cut off (we were killed, or the connection was) lacks its last word, and
 nothing of it is run."""
+
+# mark: say at once that a part has ended. begin, tell, flush: say it together with others that end within a fifth of a
+# second (and 32 KiB). The clock costs no program; where there is none, everything is said at once.
+_WORDS: Final = """\
+mark() { printf '\\nNONCE %s %s\\n' "$1" "$2"; }
+clock() { read -r c _ 2>/dev/null </proc/uptime && c=1${c%.*}${c#*.}; }
+begin() { clock; b= t=$c; tell start 0; }
+flush() { printf %s "$b"; b= t=$c; }
+tell() {
+    b="$b
+NONCE $1 $2
+"
+    clock && [ $((c - t)) -lt 20 ] && [ ${#b} -lt 32768 ] || flush
+}
+"""
+
+_MOVED: Final = "begin; tell moved 1; tell end 0; flush"
 
 WITHHELD: Final = "(output withheld: this step handles a secret)"
 READ_SECONDS: Final = 300.0
@@ -80,41 +98,70 @@ class Shell:
         """See `Connection.read`."""
         if not reads:
             return []
-        parts = []
-        for index, one in enumerate(reads):
-            if not isinstance(one, Script):
-                raise ContractError("a resource type", f"{self._name} is a host; it answers scripts, not {one}.")
-            arguments = " ".join(map(shlex.quote, one.args))
-            parts.append(f"( set -- {arguments}\n{one.sh}\n) </dev/null 2>/dev/null; mark {index} $?\n")
-        script = "".join(parts)
+        script = self._together(reads, 0)
         used, began = self._channel is not None, time.monotonic()
         try:
-            answers = list(self._ask(script))
+            answers = list(self._ask(f"begin\n{script}", sys.maxsize))
         except ConnectionLost:
             if not used or time.monotonic() - began > STALE_SECONDS:
                 raise
             # It died while nobody used it, which shows at once; and looking twice does no harm.
-            answers = list(self._ask(script))
+            answers = list(self._ask(f"begin\n{script}", sys.maxsize))
         return [Reply(text, status) for _, status, text in answers]
 
     def execute(self, batch: Sequence[Work], reveal: Callable[[Secret], str]) -> Iterator[StepResult]:
         """See `Connection.execute`."""
-        index_of = {work.address: i for i, work in enumerate(batch)}
-        steps: list[tuple[str, int, bool]] = []
-        parts = []
-        for number, work in enumerate(batch):
-            broken = "".join(f"${{f{index_of[a]}}}" for a in work.after if a in index_of)
-            parts.append(f"f{number}={broken}\n")
-            for position, step in enumerate(work.steps):
-                parts.append(
-                    f'if [ -z "$f{number}" ]; then ( {_spell(step, reveal)}\n) 2>&1; s=$?; '
-                    f"[ $s -eq 0 ] || f{number}=1; else s=-1; fi; mark {len(steps)} $s\n"
-                )
-                steps.append((work.address, position, _is_secret(step)))
-        for number, status, text in self._ask("".join(parts), as_it_comes=True):
+        for result in self.transact((), batch, reveal, ()):
+            if isinstance(result, StepResult):
+                yield result
+
+    def transact(
+        self,
+        expected: Sequence[tuple[Read, Reply]],
+        batch: Sequence[Work],
+        reveal: Callable[[Secret], str],
+        reads: Sequence[Read],
+    ) -> Iterator[StepResult | list[Reply]]:
+        """See `Transacting.transact`. The host itself compares the digest of what it reads now."""
+        script, steps = _steps(batch, reveal)
+        # What became of the steps is told before the reads, which may hang.
+        script = f"begin\n{script}flush\n{self._together(reads, len(steps))}"
+        if expected:
+            nonce = secrets.token_hex(16)
+            look = "".join(f"{self._isolated(one)}; printf '\\n{nonce} %s\\n' $?\n" for one, _ in expected)
+            seen = hashlib.sha256()
+            for _, reply in expected:
+                seen.update(f"{reply.text}\n{nonce} {reply.status}\n".encode("utf-8", "surrogateescape"))
+            same = f'[ "$(glance | sha256sum)" = "{seen.hexdigest()}  -" ]'
+            script = f"glance() {{\n{look}}}\nif {same}; then\n{script}else {_MOVED}; fi\n"
+        replies: list[Reply] = []
+        moved = False
+        for number, status, text in self._ask(script, MAX_OUTPUT, len(steps)):
+            if number < 0:
+                moved = True
+                continue
+            if number >= len(steps):
+                replies.append(Reply(text, status))
+                continue
             address, position, secret = steps[number]
             output = WITHHELD if secret and text.strip() else text
             yield StepResult(address, position, None if status < 0 else status, output)
+        if moved:
+            raise TargetMoved(f"{self._name}: it is not as it was when the plan was made.")
+        yield replies
+
+    def _isolated(self, read: Read) -> str:
+        """A read as shell text that cannot disturb the next one."""
+        if not isinstance(read, Script):
+            raise ContractError("a resource type", f"{self._name} is a host; it answers scripts, not {read}.")
+        return f"( set -- {' '.join(map(shlex.quote, read.args))}\n{read.sh}\n) </dev/null 2>/dev/null"
+
+    def _together(self, reads: Sequence[Read], first: int) -> str:
+        """The end of a message: the reads, all of whose answers travel together, and the last mark."""
+        if not reads:
+            return "tell end 0; flush\n"
+        parts = (f"{self._isolated(one)}; mark {first + i} $?\n" for i, one in enumerate(reads))
+        return f"{{ flush; {''.join(parts)}mark end 0; }} | dd ibs=65536 obs=1048576 2>/dev/null\n"
 
     def settle(self, witnesses: Sequence[str]) -> None:
         """See `Connection.settle`. Steps on a host end with their message, so that there is nothing to wait for."""
@@ -126,33 +173,37 @@ class Shell:
             self._channel = None
         self._greeted = False
 
-    def _ask(self, script: str, *, as_it_comes: bool = False) -> Iterator[tuple[int, int, str]]:
-        """Send one message; yield `(number, status, text)` of each part.
-
-        Either each part as soon as it ends, with the last bytes of its text; or all of all parts at once: that is one
-        packet or two instead of one for each part, and packets are what a connection costs us.
+    def _ask(self, script: str, keep: int, steps: int = 0) -> Iterator[tuple[int, int, str]]:
+        """Send one message; yield `(number, status, text)` of each part, -1 where the target has moved.
 
         A channel that was not read to the end of the answer is closed: what is left in it would spoil the next one.
+
+        Args:
+            keep: bytes of the text of a step: its end. The text of a read is kept whole.
+            steps: how many of the first parts are steps, which may take as long as they take.
         """
         nonce = secrets.token_hex(16)
-        body = f"mark start 0\n{script}mark end 0\n"
-        if not as_it_comes:
-            body = f"{{ {body}}} | dd ibs=65536 obs=1048576 2>/dev/null\n"
         prelude = "" if self._greeted else _prelude()
-        mark = f'mark() {{ printf \'\\n{nonce} %s %s\\n\' "$1" "$2"; }}\n'
-        message = f"{self._settings}\n{prelude}{mark}{body}#{nonce}".encode("utf-8", "surrogateescape")
-        keep = MAX_OUTPUT if as_it_comes else sys.maxsize
+        words = _WORDS.replace("NONCE", nonce)
+        message = f"{self._settings}\n{prelude}{words}{script}#{nonce}".encode("utf-8", "surrogateescape")
         if self._channel is None:
             self._channel = self._start()
         complete = False
         try:
             self._channel.send(f"{len(message)} {nonce}\n".encode() + message)
-            seconds = None if as_it_comes else READ_SECONDS
-            for number, status, text in _parts(self._channel, f"\n{nonce} ".encode(), keep, seconds):
+            parts = _Parts(self._channel, f"\n{nonce} ".encode())
+            while not complete:
+                running = steps > 0 and parts.started
+                number, status, text = parts.next(
+                    keep if running or not parts.started else sys.maxsize, None if running else READ_SECONDS
+                )
                 self._greeted = True
                 complete = number == "end"
                 # Before the start there is only noise: a login script's greetings, a daemon that kept our output.
-                if number not in ("start", "end"):
+                if number == "moved":
+                    yield -1, 1, ""
+                elif number not in ("start", "end"):
+                    steps -= 1
                     yield int(number), int(status), text
         except _Ended as end:
             raise self._translated(end.rest) from None
@@ -177,31 +228,76 @@ class _Ended(Exception):
         self.rest = rest
 
 
-def _parts(channel: Channel, mark: bytes, keep: int, seconds: float | None) -> Iterator[tuple[str, str, str]]:
-    """Cut a stream at its marks, up to and with the one that says `end`."""
-    buffer = bytearray()
-    searched = 0
-    while True:
-        found = buffer.find(mark, searched)
-        end = buffer.find(b"\n", found + len(mark)) if found >= 0 else -1
-        if end < 0:
-            searched = max(0, len(buffer) - len(mark)) if found < 0 else found
-            if found < 0 and len(buffer) > 2 * keep:
+class _Parts:
+    """Cuts a stream at its marks."""
+
+    def __init__(self, channel: Channel, mark: bytes) -> None:
+        self._channel, self._mark = channel, mark
+        self._buffer = bytearray()
+        self._from = 0
+        self.started = False
+
+    def next(self, keep: int, seconds: float | None) -> tuple[str, str, str]:
+        """Number, status and text of the next part.
+
+        Args:
+            keep: how many bytes of the text.
+            seconds: how long to wait for more of it.
+        """
+        buffer, mark = self._buffer, self._mark
+        if self._from > 65536:
+            del buffer[: self._from]
+            self._from = 0
+        searched = self._from
+        while True:
+            found = buffer.find(mark, searched)
+            end = buffer.find(b"\n", found + len(mark)) if found >= 0 else -1
+            if end >= 0:
+                break
+            searched = max(self._from, len(buffer) - len(mark)) if found < 0 else found
+            if found < 0 and len(buffer) - self._from > 2 * keep:
                 del buffer[:-keep]
-                searched = 0
-            chunk = channel.receive(seconds)
+                self._from = searched = 0
+            chunk = self._channel.receive(seconds)
             if not chunk:
                 raise _Ended(bytes(buffer[-300:]).decode("utf-8", "replace").strip())
             buffer += chunk
             if len(buffer) > MAX_REPLY:
                 raise ConnectionLost(f"it answers with more than {MAX_REPLY >> 20} MiB.")
-            continue
-        number, status = bytes(buffer[found + len(mark) : end]).decode().split()
-        yield number, status, bytes(buffer[max(0, found - keep) : found]).decode("utf-8", "surrogateescape")
-        if number == "end":
-            return
-        del buffer[: end + 1]
-        searched = 0
+        number, status = buffer[found + len(mark) : end].decode().split()
+        text = buffer[max(self._from, found - keep) : found].decode("utf-8", "surrogateescape")
+        self._from = end + 1
+        self.started = True
+        return number, status, text
+
+
+def _steps(batch: Sequence[Work], reveal: Callable[[Secret], str]) -> tuple[str, list[tuple[str, int, bool]]]:
+    """A batch as shell text, and for each of its steps the address, the position, and whether it handles a secret.
+
+    What a quick step prints is kept, so that its answer travels with those of its neighbours; of any other step it is
+    passed on as it comes, after all that was kept.
+    """
+    index_of = {work.address: i for i, work in enumerate(batch)}
+    steps: list[tuple[str, int, bool]] = []
+    parts = []
+    for number, work in enumerate(batch):
+        broken = "".join(f"${{f{index_of[a]}}}" for a in work.after if a in index_of)
+        parts.append(f"f{number}={broken}\n")
+        for position, step in enumerate(work.steps):
+            text = _spell(step, reveal)
+            if _is_quick(step):
+                parts.append(f"quick() {{\n{text}\n}}\n")
+                run = "o=$(quick 2>&1); s=$?; b=$b$o"
+            else:
+                run = f"flush; ( {text}\n) 2>&1; s=$?"
+            run += f"; [ $s -eq 0 ] || f{number}=1"
+            parts.append(f'if [ -z "$f{number}" ]; then {run}; else s=-1; fi; tell {len(steps)} $s\n')
+            steps.append((work.address, position, _is_secret(step)))
+    return "".join(parts), steps
+
+
+def _is_quick(step: Step) -> bool:
+    return isinstance(step, Put) or (isinstance(step, Run | Sh) and step.quick)
 
 
 def _spell(step: Step, reveal: Callable[[Secret], str]) -> str:

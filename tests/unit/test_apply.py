@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler import journal
 from reconciler.apply import Result
+from reconciler.errors import ConnectionLost, ContractError, StoreError
 from reconciler.model import PATIENCE, Outcome, Readiness, Secret, Step
 from reconciler.registry import Registry
-from tests.simulated import ITEM, SERVER, THING, Killed, Rig, World, server, thing
+from tests.simulated import ITEM, SERVER, THING, Killed, Rig, World, fuse_steps, server, thing
 
 
 def rig(folder: Path, *documents: Any, world: Any = None) -> Rig:
@@ -62,8 +68,6 @@ def test_steps_that_end_well_without_effect_are_a_failure(tmp_path: Path) -> Non
 
 
 def test_a_type_whose_steps_raise_fails_that_change_and_no_other(tmp_path: Path) -> None:
-    from reconciler.errors import ContractError
-
     def broken(change: Any) -> Any:
         if change.spec.name == "a":
             raise ContractError("sim.item", "It cannot do that.")
@@ -158,8 +162,6 @@ def test_waiting_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_target_that_dies_midway_is_unknown_until_somebody_looks(tmp_path: Path) -> None:
-    from reconciler.errors import ConnectionLost
-
     one = rig(tmp_path, thing("a", value="x"), thing("b", value="x", needs=["a"]), thing("c", "s2", value="x"))
 
     def die(where: str, step: Step, when: str) -> None:
@@ -179,9 +181,6 @@ def test_a_target_that_dies_midway_is_unknown_until_somebody_looks(tmp_path: Pat
 
 
 def test_a_target_that_stays_away_leaves_the_run_open(tmp_path: Path) -> None:
-    from reconciler import journal
-    from reconciler.errors import ConnectionLost
-
     one = rig(tmp_path, thing("a", value="x"), thing("b", value="x", needs=["a"]))
 
     def die(where: str, step: Step, when: str) -> None:
@@ -215,3 +214,132 @@ def test_the_dead_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         one.apply()
     assert not one.world.effects
+
+
+# ------------------------------------------------------------------------------------------------ what goes on alone
+
+JOBS = [thing("a", type="job", value="x"), thing("b", value="y", needs=["a"])]
+DONE = {"a": {"value": "x"}, "b": {"value": "y"}}
+
+
+def test_a_witness_is_on_disk_before_it_is_waited_for(tmp_path: Path) -> None:
+    one = rig(tmp_path, *JOBS)
+    kept: list[Any] = []
+
+    def look(witness: str) -> None:
+        kept.extend((r.event, r.body.get("witness")) for r in journal.records(one.store, "run-1") if r.address)
+
+    one.world.on_task = look
+    assert one.apply().ok
+    assert kept == [("intent", None), ("intent", None), ("witness", "task-1")]
+    assert one.world.snapshot()["s1"] == DONE
+    assert not one.world.settled, "it was waited for where it was begun"
+    assert [(e, f["witness"]) for e, f in one.events if e == "step_started"] == [("step_started", "task-1")]
+
+
+def test_killed_while_a_task_goes_on_resume_waits_for_it_and_repeats_nothing(tmp_path: Path) -> None:
+    one = rig(tmp_path, *JOBS)
+    one.world.tells_tasks = False
+    made = one.plan()
+
+    def kill(witness: str) -> None:
+        one.fuse.at = one.fuse.count + 1
+        one.fuse.tick("while the task goes on")
+
+    one.world.on_task = kill
+    with pytest.raises(Killed):
+        one.apply(made)
+    assert one.world.tasks
+    assert "a" not in one.world.snapshot().get("s1", {}), "a probe alone would take it for something to do again"
+    again = one.reborn()
+    looked: list[int] = []
+    again.world.on_read = lambda where: looked.append(len(again.world.tasks))
+    again.world.on_task = lambda witness: pytest.fail("begun a second time")
+    assert again.resume().ok
+    assert again.world.settled == ["task-1"]
+    assert set(looked) == {0}, "it is looked at only after the task has ended"
+    assert [argv[0] for _, argv in one.world.effects] == ["launch", "set"]
+    assert again.world.snapshot()["s1"] == DONE
+
+
+def test_killed_at_any_moment_a_task_is_begun_once(tmp_path: Path) -> None:
+    """Also between its beginning and its witness, where the server tells which tasks we began."""
+    for moment in itertools.count(1):
+        one = rig(tmp_path / str(moment), *JOBS)
+        made = one.plan()
+        one = one.reborn(moment)
+        fuse_steps(one)
+        one.world.on_task = lambda witness, fuse=one.fuse: fuse.tick("while the task goes on")  # type: ignore[misc]
+        try:
+            one.apply(made)
+        except Killed:
+            where = f"killed at moment {moment}, {one.fuse.where}"
+            one = one.reborn()
+            one.world.on_step = lambda server, step, when: None
+            one.world.on_task = lambda witness: None
+            for record in journal.runs(one.store):
+                if record.ended is None:
+                    assert one.resume(record.id).ok, where
+            if journal.runs(one.store):
+                assert one.world.snapshot()["s1"] == DONE, where
+                assert Counter(argv[0] for _, argv in one.world.effects) == {"launch": 1, "set": 1}, where
+            continue
+        assert moment > 10, "there are more moments than that"
+        return
+
+
+def test_a_task_that_was_lost_sight_of_is_waited_for_before_anybody_judges(tmp_path: Path) -> None:
+    """The connection breaks and comes back at once: what still goes on has not failed."""
+    one = rig(tmp_path, *JOBS)
+    one.world.tells_tasks = False
+
+    def lose(witness: str) -> None:
+        raise ConnectionLost("s1: the session ended")
+
+    one.world.on_task = lose
+    result = one.apply()
+    assert one.world.settled == ["task-1"]
+    assert outcomes(result) == {"a": "done", "b": "failed"}
+    assert "It was not finished" in result.ended["sim.item[s1:b]"].reason
+    assert [argv[0] for _, argv in one.world.effects] == ["launch"]
+
+
+def test_a_task_whose_server_stays_away_is_unknown_and_waited_for_later(tmp_path: Path) -> None:
+    one = rig(tmp_path, *JOBS)
+    one.world.tells_tasks = False
+
+    def lose(witness: str) -> None:
+        one.world.down.add("s1")
+        raise ConnectionLost("s1: the session ended")
+
+    one.world.on_task = lose
+    assert outcomes(one.apply()) == {"a": "unknown", "b": "unknown"}
+    one = one.reborn()
+    assert outcomes(one.resume()) == {"a": "unknown", "b": "unknown"}
+    one.world.down.clear()
+    one = one.reborn()
+    assert one.resume().ok
+    assert [argv[0] for _, argv in one.world.effects] == ["launch", "set"]
+
+
+def test_a_witness_that_cannot_be_written_leaves_the_run_open(tmp_path: Path) -> None:
+    """A full disk: what was begun is not called failed."""
+    one = rig(tmp_path, *JOBS)
+    made = one.plan()
+    write = one.store.write
+
+    @contextmanager
+    def full() -> Iterator[Any]:
+        if one.world.tasks:
+            raise StoreError("the disk is full")
+        with write() as db:
+            yield db
+
+    one.store.write = full  # type: ignore[method-assign]
+    with pytest.raises(StoreError):
+        one.apply(made)
+    one.world.finish("s1", ["task-1"])
+    again = one.reborn()
+    assert journal.runs(again.store)[0].ended is None
+    assert again.resume().ok
+    assert [argv[0] for _, argv in one.world.effects] == ["launch", "set"]

@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.connections import ReadOnly
 from reconciler.errors import ConnectError, ContractError, ProbeFailed
-from reconciler.model import Identity, Probe, Read, Reply, ResourceType, Script, Spec
-from reconciler.probe import Unprobed, expect, probe_all, probe_target
+from reconciler.model import Identity, Probe, Read, Reply, ResourceType, Script, Spec, Unprobed
+from reconciler.probe import expect, probe_all, probe_target
 from reconciler.registry import Registry
 from tests.simulated import REGISTRY, TYPES, SimulatedConnection, World
 

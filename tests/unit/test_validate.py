@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from reconciler.errors import InvalidInput
+from reconciler.kinds.file import KIND as FILE_KIND
+from reconciler.kinds.host import KIND as HOST_KIND
+from reconciler.load import load
+from reconciler.registry import Registry, default
+from reconciler.validate import validate
 from tests.texts import FILE, HEAD, HOST, problems_of
 
 MOTD = "a.yaml:%s: File/motd: "
@@ -127,3 +134,22 @@ def test_strange_text_in_messages_cannot_forge_lines_or_steer_a_terminal(tmp_pat
 def test_long_values_are_cut(tmp_path: Path) -> None:
     (one,) = problems_of(tmp_path, HOST + FILE + f"  mode: {'7' * 15}x{'a' * 100_000}\n")
     assert len(one) < 300
+
+
+def test_systems_to_connect_to_share_one_space_of_names(tmp_path: Path) -> None:
+    """Of whatever kinds they are; all at once with what else is wrong."""
+    cluster = replace(HOST_KIND, name="Cluster")
+    known = Registry.of([FILE_KIND, HOST_KIND, cluster], default().types.values())
+    text = HOST + HOST.replace("kind: Host", "kind: Cluster") + FILE.replace("[web1]", "[web2]") + "  content: x\n"
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InvalidInput) as found:
+        validate(load(tmp_path), known)
+    assert [str(p).replace(f"{tmp_path}/", "") for p in found.value.problems] == [
+        "a.yaml:3:18: Host/web1: Cluster/web1 is a system to connect to of the same name. Rename one of them.",
+        "a.yaml:16:11: File/motd: there is no Host/web2. Did you mean web1?",
+    ]
+    (tmp_path / "a.yaml").write_text(text.replace("Cluster\nmetadata: {name: web1", "Cluster\nmetadata: {name: web2"))
+    with pytest.raises(InvalidInput, match="there is no Host/web2"):
+        validate(load(tmp_path), known)
+    (tmp_path / "a.yaml").write_text(HOST + FILE.replace("name: motd", "name: web1") + "  content: x\n")
+    assert len(list(validate(load(tmp_path), known))) == 2, "only systems to connect to count"

@@ -13,6 +13,7 @@ from reconciler.model import (
     CONTROL,
     IDENTITY,
     Change,
+    Composed,
     Probe,
     Put,
     ResourceType,
@@ -36,7 +37,7 @@ class File(Spec):
 
     path: Annotated[AbsolutePath, IDENTITY]
     type: Literal["regular file"] = "regular file"
-    content: str | Secret | None = Field(None, description="All of the text.")
+    content: str | Secret | Composed | None = Field(None, description="All of the text.")
     mode: Mode | None = None
     owner: Account | None = None
     group: Account | None = None

@@ -1,0 +1,45 @@
+"""A Kubernetes API server in this process: for the demo, for rehearsals and for the project's own tests.
+
+    from reconciler.lab.kubernetes import KubernetesEmulator
+
+    with KubernetesEmulator(openshift=True) as cluster:
+        cluster.write_kubeconfig(path)      # token and, with tls=True, the CA; context "emulator"
+        ...                                 # any client: kubectl, the Python client, `reconciler`
+        cluster.settle()                    # let the controllers finish what is due now
+
+It answers over HTTP (or HTTPS) on loopback as kube-apiserver v1.36.2 did in the transcripts under
+`tests/fixtures/kubernetes/`; what differs is listed, with reasons, in `tests/kubernetes/differences.yaml`.
+
+`KubernetesEmulator(...)`, all by name:
+
+| argument | default | meaning |
+| --- | --- | --- |
+| `openshift` | `False` | routes.route.openshift.io with its admission, the service CA, Pod security `restricted` |
+| `controllers` | `True` | Deployments roll out, owners are collected, namespaces empty, Routes are admitted |
+| `tls` | `False` | serve HTTPS with a certificate of an own CA (`ca_pem`) |
+| `port` | `0` | a free one |
+| `users` | `{"admin": "admin-token"}` | user name -> bearer token; `admin` may do all, others by Roles |
+| `clock` | real time | a callable that returns POSIX seconds; `ManualClock` is one that is set by hand |
+| `pod_start_seconds` | `0.3` | from creation of a Pod to Ready; the annotation `fake/state: never-ready` keeps it unready |
+| `ingress_domain` | `apps.test.example.com` | generated Route hosts are `<name>-<namespace>.<domain>` |
+| `service_range` | `10.96.0.0/16` | cluster IPs |
+| `revision` | `1` | resourceVersion of the first object |
+| `state` | `None` | a `snapshot()` to begin with |
+
+Attributes: `url`, `host`, `port`, `ca_pem` (PEM text or ""), `users`, `clock`, `log` (every request as
+`(method, path with query, status)`: a probe must show only GET and dryRun), `api` (the server without HTTP).
+
+Methods: `kubeconfig(user="admin") -> dict`, `write_kubeconfig(path, user="admin")`, `snapshot() -> dict` (JSON),
+`restore(dict)`, `settle(seconds=0)` (advance a `ManualClock` by that much, run what is due), `rotate_service_ca()`,
+`compact()` (forget history: older watches and lists get 410), `call(method, path, body=None, user="admin", headers={})
+-> (status, body)` (without HTTP), `apply(*objects, manager="seed", force=True)` (seeds objects; raises on refusal),
+`get(path) -> dict | None`, `start()`, `stop()`.
+
+Names of users, tokens and hosts in here are made up; nothing in here talks to a real cluster.
+"""
+
+from __future__ import annotations
+
+from reconciler.lab.kubernetes.emulator import KubernetesEmulator, ManualClock
+
+__all__ = ["KubernetesEmulator", "ManualClock"]

@@ -1,0 +1,485 @@
+"""The store of secrets: SOPS files below `secrets/` in the desired state.
+
+`otp/alice` is the key `alice` of `secrets/otp.sops.yaml`. Of the parts of a reference, the file takes as many as there
+is a file for, and the rest are keys inside each other (`~1` stands for a `/` in a key, `~0` for a `~`, as in
+RFC 6901). Keys are plain in such files, so that references are checked without an identity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets as random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from reconciler.errors import InvalidInput, Position, Problem, SecretError
+from reconciler.load import MAX_FILE_BYTES, Loaded
+from reconciler.model import Secret
+from reconciler.sops import age, document, rules
+from reconciler.sops.cipher import Path as KeyPath
+from reconciler.sops.cipher import Scalar, is_encrypted
+from reconciler.sops.document import Encrypted, Opened, dotted
+
+FOLDER: Final = "secrets"
+ENDINGS: Final = (".sops.yaml", ".sops.yml", ".sops.json")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a reference means.
+
+    Attributes:
+        file: of the store, whether it is there or not.
+        keys: the parts of the reference inside the file.
+        exists: whether the file is there.
+    """
+
+    file: Path
+    keys: tuple[str, ...]
+    exists: bool
+
+
+class SecretStore:
+    """The SOPS files of one desired state.
+
+    Args:
+        path: the folder or file of the desired state.
+        environ: where identities are looked for.
+    """
+
+    def __init__(self, path: Path, environ: Mapping[str, str] | None = None) -> None:
+        self.root = _root(path)
+        self.folder = self.root / FOLDER
+        self._environ = os.environ if environ is None else environ
+        self._opened: dict[Path, Opened] = {}
+        self._lock = threading.Lock()
+
+    # -------------------------------------------------------------------------------------------- references
+
+    def locate(self, reference: str) -> Place:
+        """The file and the key of a reference.
+
+        Raises:
+            SecretError: two files fit.
+        """
+        parts = reference.split("/")
+        found = []
+        for end in range(len(parts) - 1, 0, -1):
+            for ending in ENDINGS:
+                file = self.folder.joinpath(*parts[: end - 1], parts[end - 1] + ending)
+                if file.is_file():
+                    found.append(Place(file, tuple(map(_unescaped, parts[end:])), True))
+        if len(found) > 1:
+            names = " and ".join(rules.shown(place.file) for place in found)
+            raise SecretError(f"the secret {reference} may stand in {names}. Rename one of them.")
+        if found:
+            return found[0]
+        *folders, name, key = parts
+        return Place(self.folder.joinpath(*folders, name + ENDINGS[0]), (_unescaped(key),), False)
+
+    def file(self, name: str) -> Path:
+        """The file of this name (`otp`, or its path), whether it is there or not.
+
+        Raises:
+            SecretError: it would lie outside the store.
+        """
+        for file in (self.folder / f"{name}{ending}" for ending in ENDINGS):
+            if file.is_file():
+                return file
+        given = Path(name)
+        if given.name.endswith(ENDINGS) and given.absolute().is_relative_to(self.folder.absolute()):
+            return given
+        file = self.folder / f"{name}{ENDINGS[0]}"
+        if ".." in file.parts or name.startswith("/"):
+            raise SecretError(f"{name} lies outside {rules.shown(self.folder)}. Name a file of the store, such as otp.")
+        return file
+
+    def files(self) -> list[Path]:
+        """Every SOPS file of the store, sorted."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(p for p in self.folder.rglob("*") if p.name.endswith(ENDINGS) and not p.name.startswith("."))
+
+    def name_of(self, file: Path) -> str:
+        """A file as references begin: `otp`."""
+        relative = file.relative_to(self.folder).as_posix()
+        return next(relative.removesuffix(ending) for ending in ENDINGS if relative.endswith(ending))
+
+    def references(self) -> dict[str, Position]:
+        """Every secret of the store, by reference: where it stands. Files that cannot be read are left out."""
+        found = {}
+        for file in self.files():
+            with contextlib.suppress(InvalidInput, SecretError):
+                encrypted = self.encrypted(file)
+                for leaf in encrypted.text.leaves:
+                    if leaf.written.type != "null":
+                        parts = (self.name_of(file), *map(_escaped, leaf.path))
+                        found["/".join(parts)] = encrypted.text.position(leaf.path)
+        return found
+
+    # -------------------------------------------------------------------------------------------- reading
+
+    def encrypted(self, file: Path) -> Encrypted:
+        """A file with its keys, without its values.
+
+        Raises:
+            SecretError: it cannot be read.
+            InvalidInput: it is no SOPS file.
+        """
+        return Encrypted(self.read(file), rules.shown(file))
+
+    def read(self, file: Path) -> str:
+        """The text of a file of the store.
+
+        Raises:
+            SecretError: it cannot be read, is no text, or leads out of the desired state.
+        """
+        name = rules.shown(file)
+        try:
+            if not file.resolve().is_relative_to(self.root.resolve()):
+                raise SecretError(f"{name} is a link that leads out of the desired state. Copy the file.")
+            if file.stat().st_size > MAX_FILE_BYTES:
+                raise SecretError(f"{name} is larger than {MAX_FILE_BYTES >> 20} MiB. Split it.")
+            return file.read_bytes().decode()
+        except OSError as error:
+            raise SecretError(f"{name} cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            raise SecretError(f"{name} is not UTF-8 text. Restore it from Git.") from None
+
+    def identities(self) -> age.Identities:
+        """Ours. Looked for anew each time.
+
+        Raises:
+            SecretError: one that was named is no identity.
+        """
+        return age.identities(self._environ)
+
+    def open(self, file: Path) -> Opened:
+        """A file with its values, verified.
+
+        Raises:
+            SecretError: it cannot be opened, or was tampered with.
+        """
+        with self._lock:
+            if file not in self._opened:
+                try:
+                    self._opened[file] = self.encrypted(file).unlock(self.identities)
+                except InvalidInput as error:
+                    raise SecretError(str(error)) from None
+            return self._opened[file]
+
+    def value(self, reference: str) -> str:
+        """A secret.
+
+        Raises:
+            SecretError: it is not there, or cannot be read.
+        """
+        place = self.locate(reference)
+        problem = self._absent(reference, place)
+        if problem:
+            raise SecretError(f"the secret {reference} {problem.message} {problem.fix}".rstrip())
+        opened = self.open(place.file)
+        path = _path(self.encrypted(place.file), place.keys)
+        found = opened.value(path) if path is not None else None
+        if found is None:
+            raise SecretError(f"the secret {reference} is not in {rules.shown(place.file)}.")
+        try:
+            found.text.encode()
+        except UnicodeEncodeError:
+            raise SecretError(f"the secret {reference} is no UTF-8 text.") from None
+        return found.shown
+
+    def has(self, reference: str) -> bool:
+        """Whether the store has a value for it; needs no identity.
+
+        Raises:
+            SecretError: that cannot be said, for example because the file is damaged.
+        """
+        return self._absent(reference, self.locate(reference)) is None
+
+    def _absent(self, reference: str, place: Place) -> Problem | None:
+        """Why a secret is not in the store, by the plain keys alone."""
+        name = rules.shown(place.file)
+        if not place.exists:
+            return Problem(f"is not there: there is no {name}.", f"Run `reconciler secrets set {reference}`.")
+        try:
+            encrypted = self.encrypted(place.file)
+        except InvalidInput as error:
+            raise SecretError(str(error)) from None
+        path = _path(encrypted, place.keys)
+        inside = encrypted.text.keys(path) if path is not None else None
+        if path is not None and inside is not None:
+            some = ", ".join(f"{reference}/{_escaped(key)}" for key in inside[:3])
+            return Problem(f"is a whole section of {name}.", f"Name one key of it: {some}." if some else "")
+        if path is None or all(leaf.path != path or leaf.written.type == "null" for leaf in encrypted.text.leaves):
+            from reconciler.validate import did_you_mean
+
+            near = did_you_mean(reference, self.references())
+            return Problem(f"is not in {name}.", near or f"Run `reconciler secrets set {reference}`.")
+        return None
+
+    # -------------------------------------------------------------------------------------------- checking
+
+    def problems(self, loaded: Loaded, *, typed: bool) -> list[Problem]:
+        """What is wrong with references and with the store itself, without an identity.
+
+        Args:
+            typed: every document fits its kind, so that what is left stands in mappings of free form.
+        """
+        found = list(self._damaged())
+        forms: dict[str, tuple[str, Position]] = {}
+        for subject, secret, place in mentions(loaded):
+            position = place()
+            if isinstance(secret, str):
+                if typed:
+                    found.append(Problem(secret, "", subject, position))
+                continue
+            if secret.generate:
+                form, first = forms.setdefault(secret.secret_ref, (secret.generate, position))
+                if form != secret.generate:
+                    message = f"asks for {secret.secret_ref} as {secret.generate}, and {first} asks for {form}."
+                    found.append(Problem(message, "Give both the same `generate`.", subject, position))
+            if secret.in_store:
+                try:
+                    problem = self._absent(secret.secret_ref, self.locate(secret.secret_ref))
+                except SecretError as error:
+                    # A file that is damaged is reported once, above.
+                    problem = None if "may stand in" not in str(error) else Problem(str(error))
+                if problem and not (secret.generate and self._is_free(secret.secret_ref)):
+                    message = f"the secret {secret.secret_ref} {problem.message}"
+                    found.append(Problem(message, problem.fix, subject, position))
+        return found
+
+    def _is_free(self, reference: str) -> bool:
+        """Whether a value may be generated here: the place is empty, and no section of other values."""
+        place = self.locate(reference)
+        if not place.exists:
+            return True
+        encrypted = self.encrypted(place.file)
+        path = _path(encrypted, place.keys)
+        return path is None or encrypted.text.keys(path) is None
+
+    def _damaged(self) -> Iterator[Problem]:
+        for file in self.files():
+            try:
+                encrypted = self.encrypted(file)
+            except InvalidInput as error:
+                yield from error.problems
+                continue
+            except SecretError as error:
+                yield Problem(str(error), position=Position(rules.shown(file)))
+                continue
+            if encrypted.rule.name not in ("unencrypted_suffix", "encrypted_suffix") or encrypted.rule_by_comment:
+                continue  # a pattern of a stranger may take for ever
+            for leaf in encrypted.text.leaves:
+                written = leaf.written
+                plain = written.type != "null" and written.text and not is_encrypted(written.text)
+                if plain and encrypted.rule.encrypts(leaf.path):
+                    yield Problem(
+                        f"{dotted(leaf.path)} is not encrypted.",
+                        "Whoever can read the repository knows it: change it, with `reconciler secrets set`.",
+                        position=encrypted.text.position(leaf.path),
+                    )
+
+    # -------------------------------------------------------------------------------------------- writing
+
+    def set(self, values: Mapping[str, str], *, force: bool = False) -> list[Path]:
+        """Write secrets, each file once.
+
+        Args:
+            values: by reference; none is empty.
+            force: overwrite values that are there.
+
+        Returns:
+            the files that were written.
+
+        Raises:
+            SecretError: one of them is there already, or a file cannot be opened; then nothing is written to it.
+            InvalidInput: a file is damaged.
+        """
+        written = []
+        with self.locked():
+            by_file: dict[Path, dict[KeyPath, Scalar]] = {}
+            for reference, value in values.items():
+                place = self.locate(reference)
+                if place.exists and not force and self.has(reference):
+                    raise SecretError(f"the secret {reference} is there already. To overwrite it, use --force.")
+                path: KeyPath = place.keys
+                if place.exists:
+                    path = _path(self.encrypted(place.file), place.keys) or place.keys
+                by_file.setdefault(place.file, {})[path] = Scalar("str", value)
+            for file, new in by_file.items():
+                if file.is_file():
+                    self._opened.pop(file, None)
+                    text = self.open(file).with_values(new)
+                else:
+                    text = self._new(file, new)
+                self.write(file, text)
+                written.append(file)
+        return written
+
+    def _new(self, file: Path, values: Mapping[KeyPath, Scalar]) -> str:
+        plain = ""
+        for path, value in values.items():
+            plain = document.parse(plain, file.name).inserted(path, value)
+        return self.new(file, plain)
+
+    def new(self, file: Path, plain: str) -> str:
+        """The text of a new file, for the recipients of the `.sops.yaml` above it.
+
+        Raises:
+            SecretError: no rule names any.
+        """
+        found = rules.creation(file)
+        if found is None:
+            raise SecretError(str(rules.unknown_problem(file)))
+        text = document.new(plain, rules.shown(file), found.recipients, found.rule)
+        clear = [leaf for leaf in document.parse(plain, file.name).leaves if not found.rule.encrypts(leaf.path)]
+        if clear and len(clear) == len(document.parse(plain, file.name).leaves):
+            raise SecretError(
+                f"{rules.shown(file)}: {dotted(clear[0].path)} would not be encrypted "
+                f"({found.rule.name}: {found.rule.value} in {rules.shown(found.config)})."
+            )
+        return text
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone in the store while files are read, changed and written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise SecretError(f"{rules.shown(self.folder)} cannot be used: {error.strerror}.") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def replace(self, file: Path, change: Callable[[Opened], str]) -> bool:
+        """Open a file, change it, and write it; alone in the store.
+
+        Returns:
+            whether anything changed.
+
+        Raises:
+            SecretError, InvalidInput: it cannot be opened or changed; then it is as it was.
+        """
+        with self.locked():
+            self._opened.pop(file, None)
+            before = self.read(file)
+            after = change(self.open(file))
+            if after != before:
+                self.write(file, after)
+            return after != before
+
+    def write(self, file: Path, text: str) -> None:
+        """Write a file of the store, all or nothing, readable for its owner only.
+
+        Raises:
+            SecretError: it cannot be written; then it is as it was.
+        """
+        if not file.absolute().resolve().is_relative_to(self.root.resolve()):
+            raise SecretError(f"{rules.shown(file)} leads out of the desired state.")
+        self._opened.pop(file, None)
+        write_private(file, text)
+
+
+def write_private(file: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file, all or nothing.
+
+    Raises:
+        SecretError: it cannot be written; then it is as it was.
+    """
+    draft = file.with_name(f".{file.name}.{random.token_hex(6)}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(file)
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise SecretError(f"{rules.shown(file)} cannot be written: {error.strerror}.") from None
+
+
+def fingerprint(text: str) -> str:
+    """Tells whether a file changed since it was read."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def mentions(loaded: Loaded) -> Iterator[tuple[str, Secret | str, Callable[[], Position]]]:
+    """Every `secretRef` of every document: `Kind/name`, the secret (or what is wrong with it), where it stands."""
+    from reconciler.secrets import places
+
+    for raw in loaded.documents:
+        if "secretRef" not in raw.text or not isinstance(raw.data, dict):
+            continue
+        metadata = raw.data.get("metadata")
+        subject = f"{raw.data.get('kind')}/{metadata.get('name') if isinstance(metadata, dict) else '?'}"
+        for path, written in places(raw.data.get("spec")):
+            full = ("spec", *path, "secretRef")
+            yield subject, parsed(written), lambda raw=raw, full=full: raw.position(full)  # type: ignore[misc]
+
+
+def parsed(written: Mapping[str, Any]) -> Secret | str:
+    """A mapping that looks like a reference, as one; or what is wrong with it."""
+    from pydantic import ValidationError
+
+    try:
+        return Secret.model_validate(written)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        if detail["type"] == "string_pattern_mismatch":
+            return "secretRef is not allowed here. Write path/key, env:NAME, file:PATH or command:PROGRAM ARGUMENTS."
+        return f"secretRef {detail['msg'].removeprefix('Value error, ')}"
+
+
+def to_generate(loaded: Loaded) -> dict[str, Secret]:
+    """What documents ask to be generated, by reference."""
+    return {s.secret_ref: s for _, s, _ in mentions(loaded) if isinstance(s, Secret) and s.generate}
+
+
+def _root(path: Path) -> Path:
+    """The folder that has the store: of the desired state, or above it inside the same Git repository."""
+    folder = path if path.is_dir() else path.parent
+    above: Iterable[Path] = (folder.absolute(), *folder.absolute().parents)
+    if not (folder / FOLDER).is_dir() and any((p / ".git").exists() for p in above):
+        for candidate in above:
+            if (candidate / FOLDER).is_dir() and any((candidate / FOLDER).rglob("*.sops.*")):
+                return candidate
+            if (candidate / ".git").exists():
+                break
+    return folder
+
+
+def _path(encrypted: Encrypted, keys: tuple[str, ...]) -> KeyPath | None:
+    """Keys of a reference as a path of the file: a number is an index where a list stands."""
+    path: KeyPath = ()
+    for key in keys:
+        known = encrypted.text.keys(path)
+        if known is None or key not in known:
+            return None
+        path = (*path, key if encrypted.text.is_map(path) else int(key))
+    return path
+
+
+def _escaped(part: str | int) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _unescaped(part: str) -> str:
+    return part.replace("~1", "/").replace("~0", "~")
