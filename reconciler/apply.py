@@ -2,7 +2,8 @@
 
 For each change: is the plan still true (probe) -> intent on disk -> steps -> did it work (probe) -> end on disk.
 Changes of one target that wait for nothing elsewhere go out together as a batch: one probe, one transaction for their
-intents, one round trip for their steps, one probe.
+intents, one round trip for their steps, one probe. A target that can compare by itself takes all three in one round
+trip: it begins only if it still answers what it answered when the plan was made.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from reconciler import inventory as inventory_of
 from reconciler.connections import Pool
@@ -20,12 +22,13 @@ from reconciler.diff import diff
 from reconciler.errors import (
     ConnectError,
     ConnectionLost,
+    ContractError,
     LeaseLost,
     PlanError,
     ProbeFailed,
     ReconcilerError,
     StepFailed,
-    StoreError,
+    TargetMoved,
 )
 from reconciler.journal import Journal, RunRecord, records
 from reconciler.lease import Leases
@@ -35,10 +38,13 @@ from reconciler.model import (
     Change,
     Finding,
     Outcome,
+    Read,
     Readiness,
+    Reply,
     Resource,
     Step,
     StepResult,
+    Transacting,
     Unprobed,
     Work,
 )
@@ -49,6 +55,9 @@ from reconciler.registry import Registry
 from reconciler.schedule import Schedule
 from reconciler.secrets import Secrets
 from reconciler.store import Store
+
+LOOK_SECONDS: Final = 60.0
+"""After so long, a connection that nobody used may be dead: then it is looked at first, which opens it anew."""
 
 
 class Emit(Protocol):
@@ -176,6 +185,7 @@ class _Run:
         self._leases = Leases(means.store, journal.run)
         self._result = Result(journal.run, dict(ended), unknown=dict(plan.unknown))
         self._changes = {c.address: c for c in plan.changes}
+        self._looks = dict(plan.looks)
         self._check_key()
 
     def _check_key(self) -> None:
@@ -269,6 +279,11 @@ class _Run:
     def _carry_out(self, target: str, batch: Sequence[tuple[Change[Any], list[str]]]) -> dict[str, Ended]:
         changes = {c.address: c for c, _ in batch}
         after = {c.address: near for c, near in batch}
+        expected = self._expected(target, changes.values())
+        if expected:
+            # Where it has moved: change by change, is the plan still true?
+            with suppress(TargetMoved):
+                return self._finish(target, self._steps(target, changes, after, expected), changes)
         try:
             begun = [a for a in changes if a in self._begun]
             if begun:
@@ -296,6 +311,16 @@ class _Run:
                 ended[address] = _skipped(cause, ended)
         ended |= self._steps(target, todo, after)
         return self._finish(target, ended, changes)
+
+    def _expected(self, target: str, changes: Iterable[Change[Any]]) -> Sequence[tuple[Read, Reply]]:
+        """What the target has to answer for the plan to be true, if it can compare that by itself before it changes
+        anything: what it answered when the plan was made, a moment ago. None after a first batch."""
+        look = self._looks.pop(target, None)
+        if look is None or self._begun or time.monotonic() - look.at > LOOK_SECONDS:
+            return ()
+        if not isinstance(self._means.pool.get(target), Transacting):
+            return ()
+        return [pair for name in sorted({c.resource.type for c in changes}) for pair in look.heard.get(name, ())]
 
     def _still_true(self, planned: Change[Any], state: Observed, follows: bool, pending: bool) -> Change[Any] | Ended:
         """What to do with a planned change now that we have looked again; `Ended` where there is nothing to do.
@@ -347,17 +372,28 @@ class _Run:
                 todo.extend(self._plan.edges.get(node, ()))
         return False
 
-    def _steps(self, target: str, todo: Mapping[str, Change[Any]], after: Mapping[str, list[str]]) -> dict[str, Ended]:
-        """Intents, steps, verification; once more for what something else in the batch has moved meanwhile."""
+    def _steps(
+        self,
+        target: str,
+        todo: Mapping[str, Change[Any]],
+        after: Mapping[str, list[str]],
+        expected: Sequence[tuple[Read, Reply]] = (),
+    ) -> dict[str, Ended]:
+        """Intents, steps, verification; once more for what something else in the batch has moved meanwhile.
+
+        Raises:
+            TargetMoved: it is not as expected; nothing was done.
+        """
         ended: dict[str, Ended] = {}
         for last in (False, True):
             if not todo:
                 break
-            failed, lost, going = self._execute(target, todo, after)
+            failed, lost, going, observed = self._execute(target, todo, after, expected)
+            expected = ()
             ended |= failed
             left = {a: c for a, c in todo.items() if a not in failed}
             again: dict[str, Change[Any]] = {}
-            verdicts = self._verify(target, left, going)
+            verdicts = self._verify(target, left, going, observed)
             for address in left:
                 verdict = verdicts[address]
                 cause = next((a for a in after[address] if a in ended and ended[a].outcome is not Outcome.DONE), None)
@@ -378,27 +414,88 @@ class _Run:
         return ended
 
     def _execute(
-        self, target: str, todo: Mapping[str, Change[Any]], after: Mapping[str, list[str]]
-    ) -> tuple[dict[str, Ended], str, Collection[str]]:
+        self,
+        target: str,
+        todo: Mapping[str, Change[Any]],
+        after: Mapping[str, list[str]],
+        expected: Sequence[tuple[Read, Reply]],
+    ) -> tuple[dict[str, Ended], str, Collection[str], Mapping[str, Observed] | None]:
         """Write the intents, run the steps.
 
         Returns:
-            those that did not work, why the connection broke if it did, and witnesses of what then still goes on.
+            those that did not work, why the connection broke if it did, witnesses of what then still goes on, and
+            what a probe saw that came along.
         """
-        lost = ""
-        going: dict[tuple[str, int], str] = {}
         ended: dict[str, Ended] = {}
+        going: dict[tuple[str, int], str] = {}
+        works = self._works(todo, after, ended)
+        if not works:
+            return ended, "", (), None
+        self._intend(target, works, todo)
+        sent = {work.address: work for work in works}
+        connection = self._means.pool.get(target)
+        reveal = self._means.secrets.reveal
+        begun = False
+
+        def told(result: StepResult) -> None:
+            nonlocal begun
+            begun = True
+            if result.status is None and result.witness:
+                going[result.address, result.index] = result.witness
+                self._step_begun(result, sent[result.address])
+            else:
+                going.pop((result.address, result.index), None)
+                self._step_ended(result, sent[result.address], ended)
+
+        def read(reads: Sequence[Read]) -> Sequence[Reply]:
+            """The first reads of the probe that verifies travel with the steps, behind them."""
+            nonlocal begun
+            if begun or not isinstance(connection, Transacting):
+                return connection.read(reads)
+            for result in connection.transact(expected, works, reveal, reads):
+                if not isinstance(result, StepResult):
+                    begun = True
+                    return result
+                told(result)
+            raise ContractError(f"the connection to {target}", "It did not answer what it was asked.")
+
+        observed = None
+        try:
+            if isinstance(connection, Transacting):
+                observed = probe_target([todo[a].resource for a in sent], self._means.registry, read)
+            if not begun:
+                for result in connection.execute(works, reveal):
+                    told(result)
+        except (ConnectError, ConnectionLost) as error:
+            if expected and isinstance(error, ConnectError) and not begun:
+                raise TargetMoved(str(error)) from None
+            self._means.emit("connection_lost", target=target, reason=str(error))
+            return ended, str(error), going.values(), None
+        except ReconcilerError as error:
+            if begun or isinstance(error, TargetMoved):
+                raise
+            # A secret that cannot be revealed, for example.
+            ended |= {w.address: Ended(Outcome.FAILED, f"{error} Nothing was changed.") for w in works}
+        return ended, "", going.values(), observed
+
+    def _works(
+        self, todo: Mapping[str, Change[Any]], after: Mapping[str, list[str]], ended: dict[str, Ended]
+    ) -> list[Work]:
+        """The steps of all changes; those that cannot be spelled, and what stands on them, go to `ended`."""
         works = []
         for address, change in todo.items():
             try:
                 works.append(Work(address, self._spell(change), [a for a in after[address] if a in todo]))
             except ReconcilerError as error:
                 ended[address] = Ended(Outcome.FAILED, f"{error} Nothing was changed.")
-        for work in works:
+        for work in works if ended else ():
             cause = next((a for a in after[work.address] if a in ended), None)
             if cause:
                 ended[work.address] = _skipped(cause, ended)
-        works = [w for w in works if w.address not in ended]
+        return [w for w in works if w.address not in ended]
+
+    def _intend(self, target: str, works: Sequence[Work], todo: Mapping[str, Change[Any]]) -> None:
+        """Put on disk what will be done, as long as the target is ours."""
         with self._means.store.write() as db:
             self._leases.check(db, target)
             for work in works:
@@ -407,25 +504,6 @@ class _Run:
                 self._journal.write(
                     db, "intent", work.address, action=change.action, observed=change.digest, steps=steps
                 )
-        sent = {work.address: work for work in works}
-        connection = self._means.pool.get(target)
-        try:
-            for result in connection.execute(works, self._means.secrets.reveal):
-                if result.status is None and result.witness:
-                    going[result.address, result.index] = result.witness
-                    self._step_begun(result, sent[result.address])
-                else:
-                    going.pop((result.address, result.index), None)
-                    self._step_ended(result, sent[result.address], ended)
-        except StoreError:
-            raise
-        except (ConnectError, ConnectionLost) as error:
-            lost = str(error)
-            self._means.emit("connection_lost", target=target, reason=lost)
-        except ReconcilerError as error:
-            # Before anything was sent: a secret that cannot be revealed, for example.
-            ended |= {w.address: Ended(Outcome.FAILED, f"{error} Nothing was changed.") for w in works}
-        return ended, lost, going.values()
 
     def _step_begun(self, result: StepResult, work: Work) -> None:
         """Its witness is on disk before it is waited for: whoever resumes waits for it instead of doing it again."""
@@ -449,12 +527,17 @@ class _Run:
             ended[result.address] = Ended(Outcome.FAILED, str(StepFailed(str(step), result.status, output)))
 
     def _verify(
-        self, target: str, changes: Mapping[str, Change[Any]], going: Collection[str]
+        self,
+        target: str,
+        changes: Mapping[str, Change[Any]],
+        going: Collection[str],
+        observed: Mapping[str, Observed] | None,
     ) -> dict[str, Ended | Change[Any]]:
         """Look whether it worked: `Ended` where that is certain, else the change that is still needed.
 
         Args:
             going: witnesses of what must come to its end before.
+            observed: what was seen already, after the steps.
         """
         verdicts: dict[str, Ended | Change[Any]] = {}
         waiting = dict(changes)
@@ -464,7 +547,8 @@ class _Run:
                 if going:
                     self._means.pool.get(target).settle(list(going))
                     going = ()
-                observed = self._probe(target, waiting.values())
+                if observed is None:
+                    observed = self._probe(target, waiting.values())
             except (ConnectError, ConnectionLost) as error:
                 reason = f"{error} What became of it is not known; `reconciler resume` looks again."
                 return verdicts | {a: Ended(Outcome.UNKNOWN, reason, again=True) for a in waiting}
@@ -473,6 +557,7 @@ class _Run:
                 if verdict is not None:
                     verdicts[address] = verdict
                     del waiting[address]
+            observed = None
             if waiting:
                 self._means.sleep(0.3)
         return verdicts

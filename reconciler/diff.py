@@ -25,6 +25,7 @@ from reconciler.model import (
     State,
     dump,
 )
+from reconciler.secrets import as_secret, references
 
 Seal = Callable[[Secret | Sha256 | str], Sealed]
 
@@ -84,21 +85,26 @@ def desired_state(spec: Spec, kind: ResourceType[Any], seal: Seal) -> dict[str, 
         value = getattr(spec, name)
         if value is None:
             continue
-        if isinstance(value, Secret) or (alias in hidden and isinstance(value, str)):
-            out[alias] = seal(value)
-        else:
-            out[alias] = as_json(value)
+        out[alias] = seal(value) if alias in hidden and isinstance(value, str) else as_json(value, seal)
     return out
 
 
-def as_json(value: Any) -> Any:
-    """Nested models and tuples as plain JSON values."""
+def as_json(value: Any, seal: Seal) -> Any:
+    """Nested models and tuples as plain JSON values; secrets sealed at any depth, also `{"secretRef": ...}`."""
+    secret = as_secret(value)
+    if secret is not None:
+        return seal(secret)
     if isinstance(value, Spec):
-        return dump(value)
+        out = dump(value)
+        for name, field in type(value).model_fields.items():
+            inner = getattr(value, name)
+            if any(True for _ in references(inner)):
+                out[field.alias or name] = as_json(inner, seal)
+        return out
     if isinstance(value, tuple | list):
-        return [as_json(v) for v in value]
+        return [as_json(v, seal) for v in value]
     if isinstance(value, Mapping):
-        return {k: as_json(v) for k, v in value.items()}
+        return {k: as_json(v, seal) for k, v in value.items()}
     return value
 
 
@@ -108,9 +114,19 @@ def _sealed(resource: Resource[Any], observed: State | None, kind: ResourceType[
         return None
     hidden = set(kind.hidden(resource.spec))
     return {
-        name: seal(value) if isinstance(value, Sha256) or (name in hidden and isinstance(value, str)) else value
+        name: seal(value) if name in hidden and isinstance(value, str) else _digests_sealed(value, seal)
         for name, value in observed.items()
     }
+
+
+def _digests_sealed(value: Any, seal: Seal) -> Any:
+    if isinstance(value, Sha256):
+        return seal(value)
+    if isinstance(value, tuple | list):
+        return [_digests_sealed(v, seal) for v in value]
+    if isinstance(value, Mapping):
+        return {k: _digests_sealed(v, seal) for k, v in value.items()}
+    return value
 
 
 def _check_normalized(desired: State, wanted: State, seen: State, kind: ResourceType[Any]) -> None:

@@ -20,6 +20,8 @@ from reconciler.errors import InvalidInput, Position, Problem
 
 MAX_FILE_BYTES: Final = 10 * 1024 * 1024
 MAX_DEPTH: Final = 64
+SOPS_ENDINGS: Final = (".sops.yaml", ".sops.yml")
+"""Files of secrets, which hold no documents."""
 MAX_ALIASES: Final = 64
 MAX_ALIASED_NODES: Final = 10_000
 
@@ -82,7 +84,7 @@ class Loaded:
 
 
 def load(path: Path) -> Loaded:
-    """Read every `*.yaml` and `*.yml` below a folder (or one file).
+    """Read every `*.yaml` and `*.yml` below a folder (or one file), but for SOPS files (`*.sops.yaml`).
 
     Hidden folders and links that lead out of the folder are left out or refused.
 
@@ -144,7 +146,7 @@ def _files(path: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(path):
         folders[:] = [f for f in folders if not f.startswith(".")]
         for name in files:
-            if name.endswith((".yaml", ".yml")) and not name.startswith("."):
+            if name.endswith((".yaml", ".yml")) and not name.startswith(".") and not name.endswith(SOPS_ENDINGS):
                 yield Path(folder) / name
 
 

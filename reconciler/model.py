@@ -561,7 +561,8 @@ class ResourceType(Generic[S]):
             was last sent, which the inventory keeps; of objects that were never written nothing is compared.
         hidden: attributes of this spec whose values must not be shown.
         provides, needs, watches: tokens such as `path:/etc/motd`. A resource comes after whatever provides what it
-            needs; when something that it watches changes, `stale` is laid over what the probe saw.
+            needs; when something that it watches changes, `stale` is laid over what the probe saw. What is needed on
+            another target is written `@TARGET/TOKEN`.
         among: completes a spec by the tokens that everything on its target provides.
         risk: what may go wrong.
         summary: what the type is, in one line.

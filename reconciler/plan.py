@@ -27,7 +27,7 @@ from reconciler.model import (
     digest,
     dump,
 )
-from reconciler.probe import Observations
+from reconciler.probe import Look, Observations
 from reconciler.registry import Registry
 from reconciler.resolve import SHARED, Desired, Edges, connect, topological
 
@@ -55,6 +55,7 @@ class Plan:
         edges: what comes before what; also nodes without a change that changes wait for by way of others.
         key_id: names the key of the sealed secrets.
         source: the desired state, as it was named.
+        looks: by target, what the probe heard. They live in memory only.
     """
 
     created: str
@@ -72,6 +73,7 @@ class Plan:
     unchanged: int = 0
     key_id: str = ""
     source: str = ""
+    looks: Mapping[str, Look] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def empty(self) -> bool:
@@ -183,6 +185,7 @@ def make(
     commit: str = "",
     source: str = "",
     now: datetime | None = None,
+    looks: Mapping[str, Look] | None = None,
 ) -> Plan:
     """Compare everything that was probed with what is desired.
 
@@ -192,6 +195,7 @@ def make(
         key_id_of: names the key of sealed secrets; asked only if there are any.
         force: let plans pass that delete a lot.
         refuse: let no plan pass that must not be applied; a report refuses nothing.
+        looks: what was heard of each target, for an apply that follows at once.
 
     Raises:
         PlanRefused: too many deletions, an empty desired state, or an object that must not be destroyed.
@@ -273,6 +277,7 @@ def make(
         unchanged=unchanged,
         key_id=key_id_of() if any(_has_sealed(c) for c in changes.values()) else "",
         source=source,
+        looks=looks or {},
     )
 
 
@@ -385,7 +390,12 @@ def _between(changes: Collection[str], edges: Edges, order: Sequence[str]) -> di
 
 
 def _has_sealed(change: Change[Any]) -> bool:
-    return any(isinstance(v, Sealed) for state in (change.before, change.after) if state for v in state.values())
+    def sealed(value: Any) -> bool:
+        if isinstance(value, Mapping | list):
+            return any(map(sealed, value.values() if isinstance(value, Mapping) else value))
+        return isinstance(value, Sealed)
+
+    return sealed(change.before) or sealed(change.after)
 
 
 def git_commit(path: Path) -> str:

@@ -186,9 +186,11 @@ def _resource_json(resource: Resource[Any]) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    if isinstance(value, dict) and value.keys() == {"sealed"}:
-        return Sealed(value["sealed"])
-    return value
+    if isinstance(value, dict):
+        if value.keys() == {"sealed"} and isinstance(value["sealed"], str):
+            return Sealed(value["sealed"])
+        return {k: _value(v) for k, v in value.items()}
+    return [_value(v) for v in value] if isinstance(value, list) else value
 
 
 def _unsealed(state: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -6,8 +6,10 @@ hands a probe anything but a `read` function, so a probe cannot write.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.errors import ConnectError, ConnectionLost, ContractError, ProbeFailed, ReconcilerError
@@ -21,12 +23,28 @@ Observations = Mapping[str, Observed]
 ReadAll = Callable[[Sequence[Read]], Sequence[Reply]]
 
 
-def probe_target(resources: Iterable[Resource[Any]], registry: Registry, read: ReadAll) -> dict[str, Observed]:
+@dataclass(frozen=True)
+class Look:
+    """What was heard when a target was looked at.
+
+    Attributes:
+        heard: by type, each read with its reply.
+        at: when, as `time.monotonic` counts.
+    """
+
+    heard: dict[str, list[tuple[Read, Reply]]] = field(default_factory=dict)
+    at: float = field(default_factory=time.monotonic)
+
+
+def probe_target(
+    resources: Iterable[Resource[Any]], registry: Registry, read: ReadAll, look: Look | None = None
+) -> dict[str, Observed]:
     """The state of resources of one target.
 
     Args:
         resources: all on the same target.
         read: answers a round of reads in one round trip.
+        look: where to note what was heard.
 
     Raises:
         ConnectError, ConnectionLost: the target cannot be reached.
@@ -54,7 +72,10 @@ def probe_target(resources: Iterable[Resource[Any]], registry: Registry, read: R
         replies = read([one for _, _, wanted in waiting for one in wanted])
         start = 0
         for name, probe, wanted in waiting:
-            advance(name, probe, replies[start : start + len(wanted)])
+            answers = replies[start : start + len(wanted)]
+            if look is not None:
+                look.heard.setdefault(name, []).extend(zip(wanted, answers, strict=True))
+            advance(name, probe, answers)
             start += len(wanted)
     return states
 
@@ -71,16 +92,19 @@ def probe_all(
     connect: Callable[[str], Connection],
     executor: Executor,
     seen: Callable[[str, str | None], None] = lambda target, error: None,
+    looks: dict[str, Look] | None = None,
 ) -> dict[str, Observed]:
     """Probe every target side by side. A target that does not answer makes its own resources `Unprobed`.
 
     Args:
         connect: gives the connection to a target, by name.
         seen: is told each target as it is finished, with the reason if it could not be read.
+        looks: where to note what was heard of each target.
     """
 
     def one(target: str) -> dict[str, Observed]:
-        return probe_target(by_target[target], registry, connect(target).read)
+        look = None if looks is None else looks.setdefault(target, Look())
+        return probe_target(by_target[target], registry, connect(target).read, look)
 
     states: dict[str, Observed] = {}
     futures = {executor.submit(one, target): target for target in by_target}

@@ -13,12 +13,14 @@ from reconciler import apply as apply_stage
 from reconciler import inventory, journal, planfile
 from reconciler import plan as plan_stage
 from reconciler.connections import Pool
+from reconciler.errors import InvalidInput, Problem
 from reconciler.expand import Catalog, expand
 from reconciler.load import load
 from reconciler.model import Target, Unprobed
-from reconciler.probe import Observations, probe_all
+from reconciler.probe import Look, Observations, probe_all
 from reconciler.registry import Registry, default
 from reconciler.resolve import Desired, resolve
+from reconciler.secret_store import SecretStore
 from reconciler.secrets import Secrets, key_in
 from reconciler.store import Store
 from reconciler.validate import validate
@@ -43,15 +45,25 @@ class Project:
 
     def __post_init__(self) -> None:
         self.store = Store(self.state)
-        self.secrets = Secrets(key_in(self.state))
+        self.secret_store = SecretStore(self.path)
+        self.secrets = Secrets(key_in(self.state), store=self.secret_store.value)
 
     def validate(self) -> Catalog:
-        """Load and check all documents.
+        """Load and check all documents, and that the store has the secrets that they name. No secret is read.
 
         Raises:
             InvalidInput: with all problems.
         """
-        return validate(load(self.path), self.registry)
+        loaded = load(self.path)
+        problems: list[Problem] = []
+        try:
+            catalog = validate(loaded, self.registry)
+        except InvalidInput as error:
+            problems.extend(error.problems)
+        problems.extend(self.secret_store.problems(loaded, typed=not problems))
+        if problems:
+            raise InvalidInput(problems)
+        return catalog
 
     def desired(self, catalog: Catalog | None = None) -> Desired:
         """Everything that should be, in order.
@@ -93,12 +105,13 @@ class Project:
             release = {a: r for a, r in release.items() if a in chosen}
         # Without its secret an object cannot be compared; the others can.
         missing = self.secrets.missing(r for a, r in desired.resources.items() if a in chosen)
+        looks: dict[str, Look] = {}
         if pool is None:
             with self.pool(desired.targets, read_only=True) as own:
                 observed = self.probe(desired, chosen, gone, own)
         else:
             pool.targets = desired.targets
-            observed = self.probe(desired, chosen, gone, pool)
+            observed = self.probe(desired, chosen, gone, pool, looks)
         return plan_stage.make(
             desired,
             gone,
@@ -113,10 +126,17 @@ class Project:
             commit=plan_stage.git_commit(self.path),
             source=str(self.path),
             now=now,
+            looks=looks,
         )
 
-    def probe(self, desired: Desired, chosen: set[str], gone: list[Any], pool: Pool) -> Observations:
-        """The live state of what is in scope."""
+    def probe(
+        self, desired: Desired, chosen: set[str], gone: list[Any], pool: Pool, looks: dict[str, Look] | None = None
+    ) -> Observations:
+        """The live state of what is in scope.
+
+        Args:
+            looks: where to note what was heard of each target.
+        """
         by_target: dict[str, list[Any]] = {}
         for resource in (*desired.resources.values(), *gone):
             if resource.address in chosen:
@@ -127,7 +147,7 @@ class Project:
             self.emit("probe_finished", target=target, objects=len(by_target[target]), error=error)
 
         with ThreadPoolExecutor(self.parallel, thread_name_prefix="probe") as executor:
-            return probe_all(by_target, self.registry, pool.get, executor, seen)
+            return probe_all(by_target, self.registry, pool.get, executor, seen, looks)
 
     def pool(self, targets: Mapping[str, Target] | None = None, *, read_only: bool = False) -> Pool:
         """Connections to these targets, which may look up the secrets that they log in with."""

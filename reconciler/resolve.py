@@ -90,7 +90,7 @@ def connect(
     for resource in resources:
         kind = registry.type_of(resource.type)
         for token in sorted({*kind.needs(resource.spec), *kind.watches(resource.spec)}):
-            for provider in providers.get((resource.target, token), ()):
+            for provider in providers.get(_place(resource, token), ()):
                 if provider is resource:
                     continue
                 if provider.absent and not resource.absent:
@@ -119,6 +119,14 @@ def connect(
                         if address not in leaving:
                             edges[address].append(gate)
     return {node: sorted(set(before)) for node, before in edges.items()}, watched, problems
+
+
+def _place(resource: Resource[Any], token: str) -> tuple[str, str]:
+    """Target and token: of the same target, or, written `@TARGET/TOKEN`, of another one."""
+    if not token.startswith("@"):
+        return resource.target, token
+    target, _, other = token[1:].partition("/")
+    return target, other
 
 
 def topological(edges: Edges) -> list[str]:

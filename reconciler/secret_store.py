@@ -13,14 +13,14 @@ import hashlib
 import os
 import secrets as random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from reconciler.errors import InvalidInput, Position, Problem, SecretError
 from reconciler.load import MAX_FILE_BYTES, Loaded
-from reconciler.model import Secret
+from reconciler.model import GenerateForm, Secret
 from reconciler.sops import age, document, rules
 from reconciler.sops.cipher import Path as KeyPath
 from reconciler.sops.cipher import Scalar, is_encrypted
@@ -54,9 +54,10 @@ class SecretStore:
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str] | None = None) -> None:
-        self.root = _root(path)
+        self.root = path if path.is_dir() else path.parent
         self.folder = self.root / FOLDER
         self._environ = os.environ if environ is None else environ
+        self._encrypted: dict[Path, Encrypted] = {}
         self._opened: dict[Path, Opened] = {}
         self._lock = threading.Lock()
 
@@ -132,7 +133,14 @@ class SecretStore:
             SecretError: it cannot be read.
             InvalidInput: it is no SOPS file.
         """
-        return Encrypted(self.read(file), rules.shown(file))
+        if file not in self._encrypted:
+            self._encrypted[file] = Encrypted(self.read(file), rules.shown(file))
+        return self._encrypted[file]
+
+    def forget(self, file: Path) -> None:
+        """Read a file anew when it is needed next."""
+        self._encrypted.pop(file, None)
+        self._opened.pop(file, None)
 
     def read(self, file: Path) -> str:
         """The text of a file of the store.
@@ -233,18 +241,12 @@ class SecretStore:
             typed: every document fits its kind, so that what is left stands in mappings of free form.
         """
         found = list(self._damaged())
-        forms: dict[str, tuple[str, Position]] = {}
+        found += conflicts(loaded)
         for subject, secret, place in mentions(loaded):
-            position = place()
             if isinstance(secret, str):
                 if typed:
-                    found.append(Problem(secret, "", subject, position))
+                    found.append(Problem(secret, "", subject, place()))
                 continue
-            if secret.generate:
-                form, first = forms.setdefault(secret.secret_ref, (secret.generate, position))
-                if form != secret.generate:
-                    message = f"asks for {secret.secret_ref} as {secret.generate}, and {first} asks for {form}."
-                    found.append(Problem(message, "Give both the same `generate`.", subject, position))
             if secret.in_store:
                 try:
                     problem = self._absent(secret.secret_ref, self.locate(secret.secret_ref))
@@ -253,7 +255,7 @@ class SecretStore:
                     problem = None if "may stand in" not in str(error) else Problem(str(error))
                 if problem and not (secret.generate and self._is_free(secret.secret_ref)):
                     message = f"the secret {secret.secret_ref} {problem.message}"
-                    found.append(Problem(message, problem.fix, subject, position))
+                    found.append(Problem(message, problem.fix, subject, place()))
         return found
 
     def _is_free(self, reference: str) -> bool:
@@ -305,6 +307,8 @@ class SecretStore:
         """
         written = []
         with self.locked():
+            for file in self.files():
+                self.forget(file)
             by_file: dict[Path, dict[KeyPath, Scalar]] = {}
             for reference, value in values.items():
                 place = self.locate(reference)
@@ -315,11 +319,7 @@ class SecretStore:
                     path = _path(self.encrypted(place.file), place.keys) or place.keys
                 by_file.setdefault(place.file, {})[path] = Scalar("str", value)
             for file, new in by_file.items():
-                if file.is_file():
-                    self._opened.pop(file, None)
-                    text = self.open(file).with_values(new)
-                else:
-                    text = self._new(file, new)
+                text = self.open(file).with_values(new) if file.is_file() else self._new(file, new)
                 self.write(file, text)
                 written.append(file)
         return written
@@ -372,7 +372,7 @@ class SecretStore:
             SecretError, InvalidInput: it cannot be opened or changed; then it is as it was.
         """
         with self.locked():
-            self._opened.pop(file, None)
+            self.forget(file)
             before = self.read(file)
             after = change(self.open(file))
             if after != before:
@@ -387,7 +387,7 @@ class SecretStore:
         """
         if not file.absolute().resolve().is_relative_to(self.root.resolve()):
             raise SecretError(f"{rules.shown(file)} leads out of the desired state.")
-        self._opened.pop(file, None)
+        self.forget(file)
         write_private(file, text)
 
 
@@ -448,22 +448,20 @@ def parsed(written: Mapping[str, Any]) -> Secret | str:
         return f"secretRef {detail['msg'].removeprefix('Value error, ')}"
 
 
-def to_generate(loaded: Loaded) -> dict[str, Secret]:
-    """What documents ask to be generated, by reference."""
-    return {s.secret_ref: s for _, s, _ in mentions(loaded) if isinstance(s, Secret) and s.generate}
+def to_generate(loaded: Loaded) -> dict[str, GenerateForm]:
+    """What documents ask to be generated: the form by reference."""
+    return {s.secret_ref: s.generate for _, s, _ in mentions(loaded) if isinstance(s, Secret) and s.generate}
 
 
-def _root(path: Path) -> Path:
-    """The folder that has the store: of the desired state, or above it inside the same Git repository."""
-    folder = path if path.is_dir() else path.parent
-    above: Iterable[Path] = (folder.absolute(), *folder.absolute().parents)
-    if not (folder / FOLDER).is_dir() and any((p / ".git").exists() for p in above):
-        for candidate in above:
-            if (candidate / FOLDER).is_dir() and any((candidate / FOLDER).rglob("*.sops.*")):
-                return candidate
-            if (candidate / ".git").exists():
-                break
-    return folder
+def conflicts(loaded: Loaded) -> Iterator[Problem]:
+    """Secrets that two documents want in two forms."""
+    forms: dict[str, tuple[str, Callable[[], Position]]] = {}
+    for subject, secret, place in mentions(loaded):
+        if isinstance(secret, Secret) and secret.generate:
+            form, first = forms.setdefault(secret.secret_ref, (secret.generate, place))
+            if form != secret.generate:
+                message = f"asks for {secret.secret_ref} as {secret.generate}, and {first()} asks for {form}."
+                yield Problem(message, "Give both the same `generate`.", subject, place())
 
 
 def _path(encrypted: Encrypted, keys: tuple[str, ...]) -> KeyPath | None:

@@ -1,7 +1,8 @@
 """Secrets: references become values only inside `Connection.execute`, and keyed digests everywhere else.
 
-Sources in this version: `env:NAME` and `file:PATH`. A keyed digest is HMAC-SHA-256 over the SHA-256 of the value,
-with a random key that stays in the state folder: it shows whether a secret changed and cannot be searched by guessing.
+Sources: `path/key` (the store, see `secret_store.py`), `env:NAME`, `file:PATH`, and `command:PROGRAM ARGUMENTS`. A
+keyed digest is HMAC-SHA-256 over the SHA-256 of the value, with a random key that stays in the state folder: it shows
+whether a secret changed and cannot be searched by guessing.
 """
 
 from __future__ import annotations
@@ -10,29 +11,53 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import html
+import json
 import os
+import re
 import secrets as random
-from collections.abc import Callable, Iterable, Mapping
+import shlex
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
-from reconciler.composed import compose
+from pydantic import BaseModel, ValidationError
+
 from reconciler.errors import SecretError
-from reconciler.model import Composed, Resource, Sealed, Secret, Sha256
+from reconciler.model import Resource, Sealed, Secret, Sha256
 
 REDACTED: Final = "(secret)"
 KEY_BYTES: Final = 32
+COMMAND_SECONDS: Final = 60
+"""How long a `command:` may take: some ask a person to touch a key."""
 _SHORTEST: Final = 6  # shorter values are ordinary words; the output of steps that use them is withheld anyway
+
+Lookup = Callable[[str], str]
+"""Gives the value of `path/key`, or raises SecretError."""
 
 
 class Secrets:
-    """Looks secrets up, seals them, and takes them out of text that a target printed."""
+    """Looks secrets up, seals them, and takes them out of text that a target printed. Threads may share it.
 
-    def __init__(self, key: Callable[[], bytes], environ: Mapping[str, str] | None = None) -> None:
+    Args:
+        key: gives the key for digests.
+        environ: for `env:`.
+        store: looks `path/key` up.
+    """
+
+    def __init__(
+        self, key: Callable[[], bytes], environ: Mapping[str, str] | None = None, store: Lookup | None = None
+    ) -> None:
         self._new_key = key
         self._environ = os.environ if environ is None else environ
+        self._store = store
         self._values: dict[str, str] = {}
+        self._lock = threading.RLock()
+        self._search: re.Pattern[str] | None = None
 
     @cached_property
     def _key(self) -> bytes:
@@ -49,27 +74,37 @@ class Secrets:
         Raises:
             SecretError: it cannot be found.
         """
-        if isinstance(secret, Composed):
-            return compose(secret, self.reveal)
         ref = secret.secret_ref
-        if ref not in self._values:
-            self._values[ref] = self._look_up(ref)
-        return self._values[ref]
+        with self._lock:
+            if ref not in self._values:
+                self._values[ref] = self._look_up(secret)
+                self._search = None
+            return self._values[ref]
 
-    def _look_up(self, ref: str) -> str:
+    def _look_up(self, secret: Secret) -> str:
+        ref = secret.secret_ref
+        if secret.in_store:
+            if self._store is None:
+                raise SecretError(f"the secret {ref} cannot be read: there is no store here.")
+            try:
+                return self._store(ref)
+            except SecretError as error:
+                if secret.generate and "is not" in str(error):
+                    raise SecretError(f"{error} Or run `reconciler secrets generate`.") from None
+                raise
         source, _, name = ref.partition(":")
         match source:
             case "env":
                 if name not in self._environ:
                     raise SecretError(f"the secret {ref} is not there. Set the environment variable {name}.")
                 return self._environ[name]
-            case "file":
-                try:
-                    return Path(name).expanduser().read_text().removesuffix("\n")
-                except (OSError, UnicodeDecodeError) as error:
-                    reason = getattr(error, "strerror", None) or "no UTF-8 text"
-                    raise SecretError(f"the secret {ref} cannot be read: {reason}.") from None
-        raise SecretError(f"the secret {ref} has no known source. Write env:NAME or file:PATH.")
+            case "command":
+                return _printed(ref, name)
+        try:
+            return Path(name).expanduser().read_text().removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "no UTF-8 text"
+            raise SecretError(f"the secret {ref} cannot be read: {reason}.") from None
 
     def seal(self, value: Secret | Sha256 | str) -> Sealed:
         """The keyed digest of a value."""
@@ -82,22 +117,160 @@ class Secrets:
         """Address -> reason, for each of these objects that has a secret which cannot be read."""
         found = {}
         for resource in resources:
-            for name in type(resource.spec).model_fields:
-                value = getattr(resource.spec, name)
-                if isinstance(value, Secret):
-                    try:
-                        self.reveal(value)
-                    except SecretError as error:
-                        found[resource.address] = str(error)
+            try:
+                for secret in references(resource.spec):
+                    self.reveal(secret)
+            except SecretError as error:
+                found[resource.address] = str(error)
         return found
 
     def redact(self, text: str) -> str:
-        """The text without any value that was revealed so far, as it stands, by line, or in base64."""
-        for value in self._values.values():
-            forms = {value, base64.b64encode(value.encode()).decode().rstrip("="), *value.splitlines()}
-            for form in sorted((f for f in forms if len(f) >= _SHORTEST), key=len, reverse=True):
-                text = text.replace(form, REDACTED)
-        return text
+        """The text without any value that was revealed so far: as it stands, by line, in base64, in hex, and escaped
+        for JSON, URLs, XML and the shell."""
+        with self._lock:
+            if self._search is None and self._values:
+                forms = {form for value in self._values.values() for form in _forms(value) if len(form) >= _SHORTEST}
+                longest_first = sorted(forms, key=len, reverse=True)
+                self._search = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+            search = self._search
+        return search.sub(REDACTED, text) if search else text
+
+
+def _forms(value: str) -> Iterator[str]:
+    raw = value.encode("utf-8", "surrogateescape")
+    yield from (value, *value.splitlines())
+    # The middle of base64 is the same wherever the value stands in a longer text.
+    yield base64.b64encode(raw).decode().rstrip("=")
+    for offset in (1, 2):
+        yield base64.b64encode(b"\0" * offset + raw).decode().rstrip("=")[4:-1]
+    yield base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    yield from (raw.hex(), raw.hex().upper())
+    yield from (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
+    yield from (quote(raw), quote(raw, safe=""), quote_plus(raw))
+    yield from (html.escape(value), html.escape(value, quote=False))
+    yield value.replace("'", "'\"'\"'")
+
+
+def _printed(ref: str, command: str) -> str:
+    """What a program prints. What it says on standard error is not passed on: it may hold anything."""
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise SecretError(f"the secret {ref} cannot be read: {error}.") from None
+    if not argv:
+        raise SecretError(f"the secret {ref} names no program.")
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise SecretError(f"the secret {ref} took longer than {COMMAND_SECONDS} s. Run the command by hand.") from None
+    except OSError as error:
+        raise SecretError(f"the secret {ref} cannot be read: {argv[0]}: {error.strerror}.") from None
+    if done.returncode:
+        raise SecretError(f"the secret {ref} cannot be read: exit status {done.returncode}. Run the command by hand.")
+    try:
+        text = done.stdout.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise SecretError(f"the secret {ref} cannot be read: no UTF-8 text.") from None
+    if not text:
+        raise SecretError(f"the secret {ref} cannot be read: the command printed nothing.")
+    return text
+
+
+# ------------------------------------------------------------------------------------------------ inside values
+
+
+def is_reference(value: Any) -> bool:
+    """Whether a plain mapping stands for a secret: `{secretRef: text}`, maybe with `generate`, and nothing else."""
+    return isinstance(value, Mapping) and isinstance(value.get("secretRef"), str) and value.keys() <= _KEYS
+
+
+_KEYS: Final = frozenset(("secretRef", "generate"))
+
+
+def as_secret(value: Any) -> Secret | None:
+    """A `Secret`, or a mapping that stands for one; None for anything else.
+
+    Raises:
+        SecretError: the mapping names no source that there is.
+    """
+    if isinstance(value, Secret):
+        return value
+    if not is_reference(value):
+        return None
+    try:
+        return Secret.model_validate(value)
+    except ValidationError:
+        raise SecretError(
+            f"secretRef {value['secretRef']!r} is not allowed. Write path/key, env:NAME, file:PATH or command:PROGRAM."
+        ) from None
+
+
+def references(value: Any) -> Iterator[Secret]:
+    """Every secret inside a value, at any depth of models, lists and mappings (also as `{"secretRef": ...}`).
+
+    Raises:
+        SecretError: a mapping that looks like a reference is none.
+    """
+    secret = as_secret(value)
+    if secret is not None:
+        yield secret
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            inner = getattr(value, name)
+            if not isinstance(inner, str | int | None):
+                yield from references(inner)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from references(inner)
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+    """Every mapping inside plain data that stands for a secret, with its path."""
+    if is_reference(value):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from places(inner, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from places(inner, (*path, index))
+
+
+def reveal_in(value: Any, reveal: Callable[[Secret], str]) -> Any:
+    """A body for an API as plain JSON values, with every secret in it revealed; for inside `Connection.execute` only.
+
+    Raises:
+        SecretError: one cannot be revealed.
+    """
+    secret = as_secret(value)
+    if secret is not None:
+        return reveal(secret)
+    if isinstance(value, BaseModel):
+        declared = value.model_fields_set
+        fields = type(value).model_fields.items()
+        value = {
+            about.alias or name: inner
+            for name, about in fields
+            if name in declared and (inner := getattr(value, name)) is not None
+        }
+    if isinstance(value, Mapping):
+        return {key: reveal_in(inner, reveal) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [reveal_in(inner, reveal) for inner in value]
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ the key for digests
 
 
 def key_in(folder: Path) -> Callable[[], bytes]:

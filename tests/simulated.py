@@ -21,7 +21,7 @@ from reconciler import apply as apply_stage
 from reconciler import inventory, journal
 from reconciler import plan as plan_stage
 from reconciler.connections import Pool
-from reconciler.errors import ConnectError, ConnectionLost, Position, ProbeFailed
+from reconciler.errors import ConnectError, ConnectionLost, Position, ProbeFailed, TargetMoved
 from reconciler.expand import Catalog, expand
 from reconciler.model import (
     CONTROL,
@@ -47,7 +47,7 @@ from reconciler.model import (
     Target,
     Work,
 )
-from reconciler.probe import probe_all
+from reconciler.probe import Look, probe_all
 from reconciler.registry import Registry
 from reconciler.resolve import Desired, resolve
 from reconciler.secrets import Secrets
@@ -433,6 +433,27 @@ class SimulatedConnection:
         self.closed = True
 
 
+class TransactingConnection(SimulatedConnection):
+    """A connection to a server that compares by itself, and does everything in one round trip."""
+
+    def transact(
+        self,
+        expected: Sequence[tuple[Read, Reply]],
+        batch: Sequence[Work],
+        reveal: Callable[[Secret], str],
+        reads: Sequence[Read],
+    ) -> Iterator[StepResult | Sequence[Reply]]:
+        """See `Transacting.transact`."""
+        with self._world.lock:
+            before = self._world.rounds[self._name]
+            if expected and [*self.read([one for one, _ in expected])] != [reply for _, reply in expected]:
+                raise TargetMoved(f"{self._name} has moved")
+            yield from self.execute(batch, reveal)
+            replies = self.read(reads)
+            self._world.rounds[self._name] = before + 1
+        yield replies
+
+
 def _visible(attributes: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if attributes is None else {k: v for k, v in attributes.items() if k[0] != "_"}
 
@@ -478,7 +499,11 @@ class FusedStore(Store):
 
 @dataclass
 class Rig:
-    """A world with all that a run of the engine needs. The state folder outlives the `Rig`, as a process's does."""
+    """A world with all that a run of the engine needs. The state folder outlives the `Rig`, as a process's does.
+
+    Attributes:
+        transacts: whether the servers compare by themselves before they change anything.
+    """
 
     folder: Path
     world: World
@@ -488,6 +513,7 @@ class Rig:
     environ: dict[str, str] = field(default_factory=dict)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     registry: Registry = REGISTRY
+    transacts: bool = False
 
     def __post_init__(self) -> None:
         self.store = FusedStore(self.folder, self.fuse)
@@ -507,7 +533,9 @@ class Rig:
         return Pool(
             self.desired().targets,
             read_only=read_only,
-            opener=lambda t, reveal: SimulatedConnection(self.world, t.name),
+            opener=lambda t, reveal: (TransactingConnection if self.transacts else SimulatedConnection)(
+                self.world, t.name
+            ),
         )
 
     def plan(
@@ -524,7 +552,9 @@ class Rig:
             if resource.address in chosen:
                 by_target.setdefault(resource.target, []).append(resource)
         with self.pool(read_only=True) as pool:
-            observed = probe_all(by_target, self.registry, pool.get, cast(Executor, OneAtATime()))
+            looks: dict[str, Look] = {}
+            executor = cast(Executor, OneAtATime())
+            observed = probe_all(by_target, self.registry, pool.get, executor, looks=looks)
         return plan_stage.make(
             desired,
             gone,
@@ -536,6 +566,7 @@ class Rig:
             key_id_of=lambda: self.secrets.key_id,
             force=force,
             now=now,
+            looks=looks,
         )
 
     def means(self, pool: Pool, **means: Any) -> apply_stage.Means:
@@ -557,7 +588,15 @@ class Rig:
     def reborn(self, at: int | None = None) -> Rig:
         """The same world and state folder, and a new process of the tool."""
         self.store.close()
-        return Rig(self.folder, self.world, self.documents, Fuse(at), self.parallel, self.environ)
+        return Rig(
+            self.folder,
+            self.world,
+            self.documents,
+            Fuse(at),
+            self.parallel,
+            self.environ,
+            transacts=self.transacts,
+        )
 
 
 class OneAtATime:

@@ -184,7 +184,7 @@ def _diff_lines(before: str, after: str) -> Iterator[Text]:
 def _nested(before: Any, after: Any) -> Iterator[Text]:
     from deepdiff import DeepDiff
 
-    found = DeepDiff(before, after, verbose_level=2, ignore_order=False)
+    found = DeepDiff(_readable(before), _readable(after), verbose_level=2, ignore_order=False)
     for line in str(found.pretty()).splitlines():
         yield Text(f"  {clean(line)}")
 
@@ -202,7 +202,16 @@ def _shown(value: Any) -> str:
         case _:
             from reconciler.model import canonical
 
-            return clean(canonical(value))
+            return clean(canonical(_readable(value)))
+
+
+def _readable(value: Any) -> Any:
+    """Sealed secrets inside a value as the short text that stands for them."""
+    if isinstance(value, Mapping):
+        return {k: _readable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(v) for v in value]
+    return str(value) if isinstance(value, Sealed) else value
 
 
 def show_findings(findings: Sequence[Finding], out: Console) -> None:

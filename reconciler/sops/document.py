@@ -311,8 +311,8 @@ class Opened:
     def _writable(self) -> None:
         if self._encrypted.rule_by_comment:
             raise SecretError(
-                f"{self._encrypted.file}: sops.{self._encrypted.rule_by_comment} lets comments decide what is encrypted; "
-                "such files are only read here. Change it with sops."
+                f"{self._encrypted.file}: by {self._encrypted.rule_by_comment}, comments decide what is encrypted. "
+                "Such files are only read here; change it with sops."
             )
 
     def _closed(self, text: str, values: Mapping[Path, Scalar], key: bytes, *, touch: bool = True) -> str:

@@ -99,7 +99,7 @@ class JsonText:
         self,
         values: Mapping[Path, Scalar],
         comments: Mapping[int, str] | None = None,
-        metadata: Mapping[str, Any] | None | bool = True,
+        metadata: Mapping[str, Any] | bool | None = True,
     ) -> str:
         """See `YamlText.edited`."""
         data = _replaced(self._data, (), values)

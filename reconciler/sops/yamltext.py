@@ -255,7 +255,7 @@ class YamlText:
         self,
         values: Mapping[Path, Scalar],
         comments: Mapping[int, str] | None = None,
-        metadata: Mapping[str, Any] | None | bool = True,
+        metadata: Mapping[str, Any] | bool | None = True,
     ) -> str:
         """The text with other values.
 

@@ -101,14 +101,12 @@ class Api:
         name: of the parameter; by default the field's name with dashes.
         codec: the form of its value.
         default: what it means in YAML when the API does not show it.
-        once: it can be given at creation only.
         hidden: the API never shows it.
     """
 
     name: str = ""
     codec: Codec = TEXT
     default: Any = None
-    once: bool = False
     hidden: bool = False
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from reconciler.model import Target
+from reconciler.tools.otp.single_file import single_file
+from reconciler.types.host.otp_roster import PROGRAM
 from tests.contract.laws import PRELUDE, Subject
-from tests.lab.hosts import Lab, LabHost
+from tests.lab.base import layer
+from tests.lab.hosts import Lab, LabHost, Setup
 from tests.lab.prepare import missing
 
 HERE = Path(__file__).parent
@@ -31,7 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def contract_host() -> Iterator[LabHost]:
     """A real host of our own. What a test changes there, the next one finds."""
-    with Lab("contract") as lab:
+    # What the validation server for Yubico OTP stands on, and that server, for the types that talk to it.
+    layers = [layer("contract", ["python3-cryptography"])]
+    with Lab("contract", setups={"contract": Setup(layers=layers)}) as lab:
+        lab["contract"].write(PROGRAM, single_file())
         yield lab["contract"]
 
 

@@ -35,15 +35,17 @@ class Scenario:
         world: server -> object -> attributes.
         owned: (server, object) in the inventory that no document asks for.
         foreign: (server, object) that are nobody's business.
+        transacts: see `Rig`.
     """
 
     documents: Sequence[Document[Any]]
     world: Mapping[str, Mapping[str, Mapping[str, Any]]]
     owned: Sequence[tuple[str, str]]
     foreign: Sequence[tuple[str, str]]
+    transacts: bool = False
 
     def rig(self, folder: Path) -> Rig:
-        rig = Rig(folder, World(self.world), [*map(server, SERVERS), *self.documents])
+        rig = Rig(folder, World(self.world), [*map(server, SERVERS), *self.documents], transacts=self.transacts)
         with rig.store.write() as db:
             for where, name in self.owned:
                 inventory.record(db, TYPES["item"](where, name=name, value="old"), "run-0", created=True)
@@ -84,7 +86,7 @@ def scenarios(draw: st.DrawFn, most: int = 7) -> Scenario:
     foreign = [(s, "foreign") for s in SERVERS]
     for where, name in (*owned, *foreign):
         world[where][name] = {"value": "old"}
-    return Scenario(documents, world, owned, foreign)
+    return Scenario(documents, world, owned, foreign, draw(st.booleans()))
 
 
 def _without_needs_of_the_absent(documents: Sequence[Document[Any]]) -> list[Document[Any]]:

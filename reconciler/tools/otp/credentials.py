@@ -207,12 +207,20 @@ def commands(credential: YubikeyCredential, programmer: Programmer, slot: Litera
     and no history of a shell.
     """
     if programmer == "ykman":
-        # Without --force it asks for private id and key, and whether it should.
+        # Without --force it asks for private id and key, and whether it should. Before version 5 it asked first whether
+        # to upload them to Yubico, so that the answers would mean something else.
+        guard = [
+            'case "$(ykman --version)" in',
+            "*'version: '[5-9].* | *'version: '[1-9][0-9].*) ;;",
+            "*) echo 'This needs ykman 5 or newer.' >&2; exit 1 ;;",
+            "esac",
+        ]
         argv = f"ykman otp yubiotp {slot} --public-id {credential.public_id}"
-        answers = (credential.private_id, credential.aes_key, "y")
+        answers = [credential.private_id, credential.aes_key, "y"]
     else:
+        guard = []
         # -2 alone means a static password: those flags are taken back.
         flags = "" if slot == 1 else " -o-static-ticket -o-strong-pw1 -o-strong-pw2 -o-man-update"
         argv = f"ykpersonalize -{slot}{flags} -ofixed=m:{credential.public_id} -ouid -a -y"
-        answers = (credential.private_id, credential.aes_key)
-    return "\n".join([f"{argv} <<'END'", *answers, "END", ""])
+        answers = [credential.private_id, credential.aes_key]
+    return "\n".join([*guard, f"{argv} <<'END'", *answers, "END", ""])

@@ -1,6 +1,6 @@
 """Btrfs snapshots: retention, and the program that hosts run.
 
-Everything here but this file runs on hosts, so it needs no more than Python 3.9 and its standard library.
+The modules that `MODULES` names run on hosts, so they need no more than Python 3.9 and its standard library.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The host gets one file that is made of the modules of this folder (see `reconcil
 that the retention on the host is the function that the tests are about, byte for byte.
 
 Commands: `run FILE` (a policy's file; what the service calls), and for `reconciler` itself, with policies as JSON:
-`status POLICY...`, `list POLICY`, `take`, `lock`, `unlock`, `copy-new`, `copy`, `swap`, `clean`, `drill`. Each prints
+`status POLICY...`, `list POLICY`, `take`, `lock`, `unlock`, `find`, `copy-new`, `copy`, `swap`, `clean`, `drill`. Each prints
 one JSON object as its last line. Python 3.9, standard library only.
 """
 
@@ -32,6 +32,8 @@ from reconciler.tools.snapshots.restoring import InPlace, drill, to_new_path
 from reconciler.tools.snapshots.retention import Policy, Verdict, keep, sacrifices
 
 STATE = "/var/lib/reconciler/snapshots"
+OWN_FOLDER = ".reconciler-snapshots"
+"""Where snapshots before a restore go, where another tool owns the usual folder."""
 
 
 def zone_of(policy: Mapping[str, Any]) -> tzinfo:
@@ -68,15 +70,16 @@ def folder_of(policy: Mapping[str, Any], path: str) -> Folder:
     """
     if path not in policy["subvolumes"]:
         raise Trouble(f"{path} is no subvolume of this policy. There are: {', '.join(policy['subvolumes'])}.")
-    return Folder(path, policy["folder"])
+    return Folder(path, policy["folder"] if policy["tool"] == "reconciler" else OWN_FOLDER)
 
 
 def entries_of(policy: Mapping[str, Any], path: str, *, sized: bool = False) -> list[Entry]:
-    """All snapshots of a subvolume that the policy is about: its own tool's."""
-    folder = folder_of(policy, path)
+    """All snapshots of a subvolume that the policy is about, oldest first."""
+    own = folder_of(policy, path).entries(sized=sized)
     if policy["tool"] == "reconciler":
-        return folder.entries(sized=sized)
-    return [e for one in setups() if one.tool == policy["tool"] and one.path == path for e in one.entries()]
+        return own
+    theirs = [e for one in setups() if one.tool == policy["tool"] and one.path == path for e in one.entries()]
+    return sorted([*own, *theirs], key=lambda e: (e.created, e.name))
 
 
 def find(policy: Mapping[str, Any], path: str, name: str) -> Entry:
@@ -221,7 +224,7 @@ def _path_status(policy: Mapping[str, Any], path: str) -> dict[str, Any]:
     except (Trouble, OSError) as error:
         return {"problem": str(error)}
     foreign = policy["tool"] != "reconciler"
-    ours = [e for e in entries if foreign or e.record.get("policy") == policy["name"]]
+    ours = [e for e in entries if (not e.record if foreign else e.record.get("policy") == policy["name"])]
     past = [e.created for e in ours if e.created <= now]
     return {
         "count": len(ours),
@@ -352,7 +355,10 @@ def command(words: Sequence[str]) -> dict[str, Any]:
         return lock(spec, path, rest[0], "")
     if name == "drill":
         return drilled(spec, path, rest[0])
-    entry, inside = find(spec, path, rest[0]), rest[1]
+    entry = find(spec, path, rest[0])
+    if name == "find":
+        return {"name": entry.name}
+    inside = rest[1]
     if name == "copy-new":
         to = rest[2] or default_place(path, entry, inside)
         to_new_path(entry, inside, to)

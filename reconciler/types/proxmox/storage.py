@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from reconciler.fields import Line, Rule
-from reconciler.model import IDENTITY, Change, Probe, ResourceType, Risk, Secret, Spec, Step
+from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Secret, Spec, Step
 from reconciler.types.api import FLAG, KEEP, NOT, NUMBER, TEXT, WORDS, Api, Entries, Retention
 
 StorageId = Annotated[
@@ -55,6 +55,7 @@ class Storage(Spec):
     create_subdirs: Annotated[bool | None, Api(codec=FLAG)] = None
     max_protected_backups: Annotated[int | None, Api(codec=NUMBER)] = None
     preallocation: Annotated[str | None, Api(codec=TEXT)] = None
+    after: Annotated[tuple[str, ...], CONTROL] = ()
 
 
 ENTRIES = Entries(
@@ -91,6 +92,8 @@ TYPE: ResourceType[Any] = ResourceType(
     steps,
     normalize=ENTRIES.normalize,
     immutable=frozenset(("type", "path", "pool", "vgname", "thinpool", "server", "export", "share", "datastore")),
+    write_only=frozenset(("password", "encryptionKey")),
     provides=lambda s: (f"storage:{s.storage}",),
+    needs=lambda s: s.after,
     risk=risk,
 )

@@ -122,7 +122,9 @@ def users(call: Call) -> list[State]:
         if call.flag("full"):
             tokens = entry.get("tokens")
             shown["groups"] = ",".join(groups_of(call, user))
-            shown["tokens"] = [{"tokenid": name, **shown_token(token)} for name, token in tokens.items()] if tokens else None
+            shown["tokens"] = (
+                [{"tokenid": name, **shown_token(token)} for name, token in tokens.items()] if tokens else None
+            )
         answer.append(shown)
     return answer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ def decode_secret(text: str) -> bytes:
     """
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ValueError("the secret of a client must be base64") from None
 
 

@@ -1,0 +1,303 @@
+"""SnapshotPolicy: Btrfs snapshots: when they are taken, which ones are kept, and whether they could be restored."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from reconciler.errors import Problem
+from reconciler.expand import Catalog
+from reconciler.fields import AbsolutePath, Duration, HostSelector, Rule, seconds
+from reconciler.model import Document, Kind, Resource, Spec
+from reconciler.tools.snapshots import PROGRAM, program_text
+from reconciler.types.host.directory import TYPE as host_directory
+from reconciler.types.host.file import TYPE as host_file
+from reconciler.types.host.snapshots import TYPE as host_snapshots
+from reconciler.types.host.unit import TYPE as host_unit
+
+CONFIGURATION: Final = "/etc/reconciler/snapshots"
+UNITS: Final = "/etc/systemd/system"
+
+Every = Literal["5min", "15min", "30min", "1h", "2h", "3h", "4h", "6h", "8h", "12h", "1d"]
+ClockTime = Annotated[str, Rule(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", 'a time of the day, such as "03:00"')]
+Calendar = Annotated[
+    str,
+    Rule(
+        r"[A-Za-z0-9*][A-Za-z0-9*:/.,~ _+-]*", "a calendar expression of systemd.time(7), such as Mon..Fri 08:00", 200
+    ),
+]
+FolderName = Annotated[
+    str,
+    Rule(
+        r"\.?[A-Za-z0-9_#@][A-Za-z0-9_.#@+-]*|/[^\u0000-\u001f\u007f]+",
+        "the name of a folder in the subvolume, such as .snapshots, or an absolute path elsewhere on its file system",
+        255,
+    ),
+]
+Percent = Annotated[str, Rule(r"[1-9][0-9]?%", 'a share, such as "10%"')]
+Size = Annotated[str, Rule(r"[1-9][0-9]{0,8}(?:M|G|T)", 'a size, such as "500M", "20G" or "2T" (powers of 1,024)')]
+
+
+class Schedule(Spec):
+    """When snapshots are taken."""
+
+    every: Every | None = Field(None, description="The interval, counted from midnight.")
+    at: ClockTime | None = Field(None, description="With `every: 1d`: when. GMT, or local time, as `names` says.")
+    calendar: Calendar | None = Field(None, description="A calendar expression of systemd, in place of `every`.")
+
+
+class Keep(Spec):
+    """Which snapshots stay: those that any of these rules keeps. Without any, all of them.
+
+    A period counts only if there is a snapshot in it, and its newest one is kept.
+    """
+
+    last: int | None = Field(None, ge=1, description="The newest ones.")
+    hourly: int | None = Field(None, ge=1, description="Hours of which one is kept.")
+    daily: int | None = Field(None, ge=1, description="Days of which one is kept.")
+    weekly: int | None = Field(None, ge=1, description="ISO weeks of which one is kept.")
+    monthly: int | None = Field(None, ge=1, description="Months of which one is kept.")
+    yearly: int | None = Field(None, ge=1, description="Years of which one is kept.")
+    min_age: Duration | None = Field(None, description="Younger ones are never removed.")
+    max_count: int | None = Field(None, ge=1, description="At most so many of each subvolume; the oldest go first.")
+    max_size: Size | None = Field(
+        None, description="What only snapshots of a subvolume hold, at most; needs quota (`btrfs quota enable`)."
+    )
+
+
+class FreeSpace(Spec):
+    """What happens when space runs out."""
+
+    minimum: Percent | Size = Field(description="Of the file system: a share or a size.")
+    when_low: Literal["skip", "remove"] = Field(
+        "skip", description="`skip`: take none, and say so. `remove`: first remove the oldest that only a rule keeps."
+    )
+
+
+class Drill(Spec):
+    """How often somebody proves that a restore works (`reconciler snapshots drill`)."""
+
+    every: Duration = Field(description="Longer ago, and it is a finding.")
+
+
+class SnapshotPolicySpec(Spec):
+    """Btrfs snapshots: when they are taken, which ones are kept, and whether they could be restored.
+
+    A systemd timer on each host takes read-only snapshots into a folder, and removes what no rule keeps. Never removed:
+    the newest, locked ones, replication parents, and whatever this policy did not take. Plan and drift report when
+    snapshots stop to appear, when there is no space, and when a drill failed or is overdue. When the document goes, the
+    timer goes; snapshots stay.
+
+    With `tool: snapper` or `tool: btrbk`, an existing setup is adopted as it is: nothing of it is changed, but it is
+    watched, and `reconciler snapshots` lists, restores and drills.
+
+    Hosts need python3 and btrfs-progs.
+
+    Example:
+
+        apiVersion: reconciler/v1
+        kind: SnapshotPolicy
+        metadata:
+          name: databases
+        spec:
+          hosts: {matchLabels: {role: db}}
+          subvolumes: [/srv/data]
+          schedule: {every: 1h}
+          keep: {last: 24, daily: 14, weekly: 8, monthly: 12}
+          freeSpace: {minimum: 10%}
+          drill: {every: 30d}
+    """
+
+    hosts: HostSelector
+    subvolumes: Annotated[tuple[AbsolutePath, ...], Field(min_length=1)] = Field(
+        description="Paths of the subvolumes, each with snapshots of its own."
+    )
+    tool: Literal["reconciler", "snapper", "btrbk"] = Field(
+        "reconciler", description="Who takes and removes the snapshots; the others are only watched."
+    )
+    schedule: Schedule | None = Field(None, description="When snapshots are taken.")
+    keep: Keep = Field(default_factory=Keep, description="Which snapshots stay; all of them by default.")
+    names: Literal["GMT", "local"] = Field(
+        "GMT", description="The time in their names, and whose days and weeks count: GMT, or the host's own."
+    )
+    folder: FolderName = Field(
+        ".snapshots", description="Where they are kept: a folder in each subvolume, or elsewhere on its file system."
+    )
+    free_space: FreeSpace | None = Field(None, description="The guard against a full file system.")
+    alert_after: Duration | None = Field(
+        None, description="When the newest is too old; by default twice the interval and 15 min, or 2d with a calendar."
+    )
+    count_limit: int = Field(1024, ge=1, description="From 90% of it on, the number of snapshots is a finding.")
+    drill: Drill | None = Field(None, description="How often a restore is to be proved.")
+
+
+def policy(name: str, spec: SnapshotPolicySpec) -> dict[str, Any]:
+    """The policy as the program on the host reads it; times in seconds, sizes in bytes."""
+    keep: dict[str, Any] = spec.keep.model_dump(by_alias=True, exclude_none=True)
+    if spec.keep.min_age:
+        keep["minAge"] = seconds(spec.keep.min_age)
+    if spec.keep.max_size:
+        keep["maxSize"] = size_in_bytes(spec.keep.max_size)
+    out: dict[str, Any] = {"name": name, "tool": spec.tool, "subvolumes": list(spec.subvolumes)}
+    out |= {"folder": spec.folder, "names": spec.names, "keep": keep}
+    if spec.free_space is not None:
+        least = spec.free_space.minimum
+        amount = {"percent": int(least[:-1])} if least.endswith("%") else {"bytes": size_in_bytes(least)}
+        out["freeSpace"] = {**amount, "whenLow": spec.free_space.when_low}
+    return out
+
+
+def size_in_bytes(size: str) -> int:
+    """A `Size` in bytes.
+
+    >>> size_in_bytes("20G")
+    21474836480
+    """
+    return int(size[:-1]) << {"M": 20, "G": 30, "T": 40}[size[-1]]
+
+
+def calendar(schedule: Schedule, names: str) -> str:
+    """The `OnCalendar=` of a schedule."""
+    zone = " UTC" if names == "GMT" else ""
+    if schedule.calendar is not None:
+        # A zone of its own is a last word such as UTC or Europe/Vienna.
+        own = re.search(r"\s[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*$", schedule.calendar)
+        return schedule.calendar + ("" if own else zone)
+    every = schedule.every or "1d"
+    if every == "1d":
+        return f"*-*-* {schedule.at or '00:00'}:00{zone}"
+    number = int(re.sub(r"\D", "", every))
+    return (f"*-*-* *:00/{number}:00" if every.endswith("min") else f"*-*-* 00/{number}:00:00") + zone
+
+
+def oldest_allowed(spec: SnapshotPolicySpec) -> int:
+    """Seconds after which the newest snapshot is too old."""
+    if spec.alert_after is not None:
+        return seconds(spec.alert_after)
+    if spec.schedule is None or spec.schedule.every is None:
+        return seconds("2d")
+    return 2 * seconds(spec.schedule.every) + seconds("15min")
+
+
+SERVICE: Final = """\
+[Unit]
+Description=Btrfs snapshots of the policy {name}
+RequiresMountsFor={mounts}
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/env python3 {program} run {configuration}/{name}.json
+Nice=10
+IOSchedulingClass=idle
+"""
+TIMER: Final = """\
+[Unit]
+Description=Btrfs snapshots of the policy {name}
+
+[Timer]
+OnCalendar={calendar}
+AccuracySec=1s
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def quoted(path: str) -> str:
+    r"""A path as one word of a unit file.
+
+    >>> quoted('/srv/a "b" 100%')
+    '"/srv/a \\"b\\" 100%%"'
+    """
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
+
+
+def expand(document: Document[SnapshotPolicySpec], catalog: Catalog) -> Iterable[Resource[Any]]:
+    """The program, the policy, the timer, and the audit that watches them, on every selected host."""
+    spec, name = document.spec, document.name
+    written = policy(name, spec)
+    packages = ("package:python3", "package:btrfs-progs")
+    stem = f"{UNITS}/reconciler-snapshots-{name}"
+    for host in catalog.hosts(spec.hosts):
+        yield host_file(host, path=PROGRAM, content=program_text(), mode="0755", owner="root", group="root")
+        after: tuple[str, ...] = packages
+        if spec.tool == "reconciler" and spec.schedule is not None:
+            for folder in ("/etc/reconciler", CONFIGURATION):
+                yield host_directory(host, path=folder, mode="0755", owner="root", group="root")
+            file = f"{CONFIGURATION}/{name}.json"
+            text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
+            mounts = " ".join(map(quoted, spec.subvolumes))
+            service = SERVICE.format(name=name, mounts=mounts, program=PROGRAM, configuration=CONFIGURATION)
+            timer = TIMER.format(name=name, calendar=calendar(spec.schedule, spec.names))
+            files = {file: text, f"{stem}.service": service, f"{stem}.timer": timer}
+            for path, content in files.items():
+                yield host_file(host, path=path, content=content, mode="0644", owner="root", group="root")
+            before = tuple(f"path:{path}" for path in (PROGRAM, *files))
+            unit = f"reconciler-snapshots-{name}"
+            # Neither enabled nor kept running: only so that systemd reads a changed file anew.
+            yield host_unit(host, unit=f"{unit}.service", watch=(f"{stem}.service",), on_change="restart")
+            yield host_unit(
+                host,
+                unit=f"{unit}.timer",
+                enabled=True,
+                running=True,
+                watch=(f"{stem}.timer",),
+                after=(*before, f"unit:{unit}.service", *packages),
+            )
+            after = (f"unit:{unit}.timer", f"path:{file}", *packages)
+        yield host_snapshots(
+            host,
+            name=name,
+            policy=json.dumps(written, sort_keys=True),
+            max_age=oldest_allowed(spec),
+            count_limit=spec.count_limit,
+            drill_every=seconds(spec.drill.every) if spec.drill else None,
+            after=after,
+        )
+
+
+def check(document: Document[SnapshotPolicySpec], catalog: Catalog) -> Iterable[Problem]:
+    """Schedules that say two things or nothing, settings that nobody reads, and folders in the wrong place."""
+    for path, message, fix in mistakes(document.spec):
+        yield catalog.problem(document, ("spec", *path), message, fix)
+
+
+def mistakes(spec: SnapshotPolicySpec) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
+    """Place in the spec, message and fix of everything that is wrong with it."""
+    if spec.tool != "reconciler":
+        for field in ("schedule", "keep", "freeSpace"):
+            if field in {type(spec).model_fields[n].alias or n for n in spec.model_fields_set}:
+                message = f"{spec.tool} is adopted as it is, so this would have no effect."
+                yield (field,), message, f"Take it out, and set it up in {spec.tool}'s own configuration."
+    elif spec.schedule is None:
+        yield (), "has no schedule.", "Add `schedule: {every: 1h}`, or `tool: snapper` to watch what snapper does."
+    else:
+        yield from _schedule_mistakes(spec.schedule)
+    seen: set[str] = set()
+    for index, path in enumerate(spec.subvolumes):
+        if path in seen:
+            yield ("subvolumes", index), "is named twice.", "Keep one of them."
+        seen.add(path)
+        if spec.folder.startswith("/") and (spec.folder + "/").startswith(path.rstrip("/") + "/"):
+            message = f"lies in {path}, where a single name is enough."
+            yield ("folder",), message, "Write a name such as .snapshots, or a folder outside of it."
+    if spec.folder.startswith("/") and len(spec.subvolumes) > 1:
+        message = "is one folder for the snapshots of several subvolumes."
+        yield ("folder",), message, "Write a name such as .snapshots, or make a document for each subvolume."
+    if re.search(r"/(?:\.\.?(?:/|$)|/)|.(?<!^)/$", spec.folder):
+        yield ("folder",), "is no plain absolute path.", "Write it without `.`, `..` and slashes at its end."
+
+
+def _schedule_mistakes(schedule: Schedule) -> Iterable[tuple[tuple[str, ...], str, str]]:
+    if (schedule.every is None) == (schedule.calendar is None):
+        yield ("schedule",), "needs one of `every` and `calendar`.", "Write `every: 1h`, for example."
+    if schedule.at is not None and schedule.every != "1d":
+        yield ("schedule", "at"), "goes with `every: 1d` only.", "Take it out, or write `every: 1d`."
+
+
+KIND = Kind("SnapshotPolicy", SnapshotPolicySpec, expand, check)

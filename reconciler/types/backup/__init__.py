@@ -1,0 +1,1 @@
+"""Resource types of Proxmox Backup Server (`pbs.*`), on top of `reconciler.types.api`."""
