@@ -27,6 +27,7 @@ from reconciler.errors import (
     PlanError,
     ProbeFailed,
     ReconcilerError,
+    SecretError,
     StepFailed,
     TargetMoved,
 )
@@ -42,6 +43,7 @@ from reconciler.model import (
     Readiness,
     Reply,
     Resource,
+    Sealed,
     Step,
     StepResult,
     Transacting,
@@ -187,6 +189,10 @@ class _Run:
         self._changes = {c.address: c for c in plan.changes}
         self._looks = dict(plan.looks)
         self._check_key()
+        # Attributes that objects never show are compared with what was last sent.
+        self._sent: dict[str, Mapping[str, str]] = {}
+        if any(means.registry.type_of(c.resource.type).write_only for c in plan.changes):
+            self._sent = {a: e.sent for a, e in inventory_of.load(means.store).items() if e.sent}
 
     def _check_key(self) -> None:
         if self._plan.key_id and self._plan.key_id != self._means.secrets.key_id:
@@ -393,6 +399,7 @@ class _Run:
             ended |= failed
             left = {a: c for a, c in todo.items() if a not in failed}
             again: dict[str, Change[Any]] = {}
+            self._note_sent(left.values())
             verdicts = self._verify(target, left, going, observed)
             for address in left:
                 verdict = verdicts[address]
@@ -523,6 +530,11 @@ class _Run:
         self._means.emit(
             "step_finished", address=result.address, step=str(step), status=result.status, output=output[-2000:]
         )
+        for secret, value in result.kept:
+            try:
+                self._means.secrets.keep(secret, value)
+            except SecretError as error:
+                ended[result.address] = Ended(Outcome.FAILED, f"what the target made could not be kept: {error}")
         if result.status != 0:
             ended[result.address] = Ended(Outcome.FAILED, str(StepFailed(str(step), result.status, output)))
 
@@ -562,6 +574,15 @@ class _Run:
                 self._means.sleep(0.3)
         return verdicts
 
+    def _note_sent(self, changes: Iterable[Change[Any]]) -> None:
+        """The steps of these ran: what they sent of attributes that are never shown is what holds now."""
+        for change in changes:
+            names = self._means.registry.type_of(change.resource.type).write_only
+            after = change.after or {}
+            sent = {name: after[name].digest for name in names if isinstance(after.get(name), Sealed)}
+            if sent:
+                self._sent[change.address] = sent
+
     def _judge(self, change: Change[Any], state: Observed, began: float) -> Ended | Change[Any] | None:
         """`None` = not ready yet, look again."""
         if isinstance(state, Unprobed):
@@ -588,7 +609,8 @@ class _Run:
         return probe_target(resources, self._means.registry, self._means.pool.get(target).read)
 
     def _diff(self, resource: Resource[Any], state: Any) -> Change[Any]:
-        return diff(resource, state, self._means.registry.type_of(resource.type), self._means.secrets.seal)
+        kind = self._means.registry.type_of(resource.type)
+        return diff(resource, state, kind, self._means.secrets.seal, self._sent.get(resource.address, {}))
 
     def _spell(self, change: Change[Any]) -> list[Step]:
         kind = self._means.registry.type_of(change.resource.type)
@@ -608,7 +630,8 @@ class _Run:
                     inventory_of.forget(db, [address])
                 else:
                     created = change.action in (Action.CREATE, Action.REPLACE)
-                    inventory_of.record(db, change.resource, self._journal.run, created=created)
+                    sent = self._sent.get(address)
+                    inventory_of.record(db, change.resource, self._journal.run, created=created, sent=sent)
         self._announce(ended)
         return dict(ended)
 

@@ -30,7 +30,16 @@ from reconciler.secrets import as_secret, references
 Seal = Callable[[Secret | Sha256 | str], Sealed]
 
 
-def diff(resource: Resource[Any], observed: State | Absent | None, kind: ResourceType[Any], seal: Seal) -> Change[Any]:
+_NOTHING: Mapping[str, str] = {}
+
+
+def diff(
+    resource: Resource[Any],
+    observed: State | Absent | None,
+    kind: ResourceType[Any],
+    seal: Seal,
+    sent: Mapping[str, str] = _NOTHING,
+) -> Change[Any]:
     """Compare one object with what the probe saw of it.
 
     Args:
@@ -38,6 +47,7 @@ def diff(resource: Resource[Any], observed: State | Absent | None, kind: Resourc
         observed: its live state; `None` = absent.
         kind: the resource's type.
         seal: turns secrets into keyed digests.
+        sent: keyed digests of what was last sent of the attributes that the object never shows.
 
     Raises:
         ContractError: the type's `normalize` did more than replace equal values.
@@ -57,7 +67,9 @@ def diff(resource: Resource[Any], observed: State | Absent | None, kind: Resourc
     if observed is None:
         differences = tuple(Difference(name, None, value) for name, value in desired.items())
         return _with_risk(Change(resource, Action.CREATE, None, desired, differences, seen=around), kind)
-    seen = _sealed(resource, observed, kind, seal) or {}
+    seen = dict(_sealed(resource, observed, kind, seal) or {})
+    for name in kind.write_only:
+        seen[name] = Sealed(sent[name]) if name in sent else UNOBSERVABLE
     compared = {name: value for name, value in desired.items() if seen.get(name) is not UNOBSERVABLE}
     wanted = kind.normalize(compared, seen)
     _check_normalized(compared, wanted, seen, kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ class Entry:
         spec: the spec that was last applied, secrets as references.
         created: whether we made it; False = it was there already and we took it over.
         run: the run that last applied it.
+        sent: keyed digests of the attributes that it never shows, as they were last sent.
     """
 
     address: str
@@ -36,6 +37,7 @@ class Entry:
     lifecycle: Lifecycle
     run: str
     at: str
+    sent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def spec_digest(self) -> str:
@@ -60,7 +62,8 @@ def load(store: Store) -> dict[str, Entry]:
         if db is None:
             return {}
         rows = db.execute(
-            "SELECT address, type, target, key, spec, origin, created, lifecycle, run, at FROM inventory ORDER BY 1"
+            "SELECT address, type, target, key, spec, origin, created, lifecycle, run, at, sent "
+            "FROM inventory ORDER BY address"
         )
         return {
             address: Entry(
@@ -74,20 +77,32 @@ def load(store: Store) -> dict[str, Entry]:
                 Lifecycle.model_validate_json(lifecycle),
                 run,
                 at,
+                json.loads(sent),
             )
-            for address, kind, target, key, spec, origin, created, lifecycle, run, at in rows
+            for address, kind, target, key, spec, origin, created, lifecycle, run, at, sent in rows
         }
 
 
-def record(db: sqlite3.Connection, resource: Resource[Any], run: str, *, created: bool) -> None:
-    """Note, in the caller's transaction, that an object is ours. What we once created stays created."""
+def record(
+    db: sqlite3.Connection,
+    resource: Resource[Any],
+    run: str,
+    *,
+    created: bool,
+    sent: Mapping[str, str] | None = None,
+) -> None:
+    """Note, in the caller's transaction, that an object is ours. What we once created stays created.
+
+    Args:
+        sent: see `Entry`; `None` keeps what was noted before.
+    """
     spec = canonical(dump(resource.spec))
     lifecycle = canonical(resource.lifecycle.model_dump(mode="json"))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     db.execute(
-        "INSERT INTO inventory VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(address) DO UPDATE SET "
+        "INSERT INTO inventory VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(address) DO UPDATE SET "
         "spec=excluded.spec, origin=excluded.origin, lifecycle=excluded.lifecycle, run=excluded.run, at=excluded.at, "
-        "created=max(created, excluded.created)",
+        "created=max(created, excluded.created), sent=coalesce(nullif(excluded.sent, '{}'), sent)",
         (
             resource.address,
             resource.type,
@@ -99,6 +114,7 @@ def record(db: sqlite3.Connection, resource: Resource[Any], run: str, *, created
             lifecycle,
             run,
             now,
+            canonical(dict(sent or {})),
         ),
     )
 

@@ -242,9 +242,10 @@ def make(
         seen = state
         if movers and state is not None and not isinstance(state, Absent):
             seen = {**state, **{n: v for n, v in kind.stale.items() if state.get(n) is not UNOBSERVABLE}}
-        change = diff(resource, seen, kind, seal)
+        sent = inventory[address].sent if kind.write_only and address in inventory else {}
+        change = diff(resource, seen, kind, seal, sent)
         if movers and change.action is Action.UPDATE:
-            change = replace(change, before=diff(resource, state, kind, seal).before)
+            change = replace(change, before=diff(resource, state, kind, seal, sent).before)
         if change.action is Action.NOOP:
             unchanged += not resource.absent
             if not resource.absent and (address not in inventory or _is_outdated(inventory[address], resource)):

@@ -46,7 +46,12 @@ class Project:
     def __post_init__(self) -> None:
         self.store = Store(self.state)
         self.secret_store = SecretStore(self.path)
-        self.secrets = Secrets(key_in(self.state), store=self.secret_store.value)
+        store = self.secret_store
+        self.secrets = Secrets(
+            key_in(self.state),
+            store=store.value,
+            write=lambda reference, value: store.set({reference: value}, force=True),
+        )
 
     def validate(self) -> Catalog:
         """Load and check all documents, and that the store has the secrets that they name. No secret is read.

@@ -27,8 +27,9 @@ from urllib.parse import quote, quote_plus
 
 from pydantic import BaseModel, ValidationError
 
+from reconciler.composed import compose
 from reconciler.errors import SecretError
-from reconciler.model import Resource, Sealed, Secret, Sha256
+from reconciler.model import Composed, Resource, Sealed, Secret, Sha256
 
 REDACTED: Final = "(secret)"
 KEY_BYTES: Final = 32
@@ -47,14 +48,19 @@ class Secrets:
         key: gives the key for digests.
         environ: for `env:`.
         store: looks `path/key` up.
+        write: puts a value into the store, in place of an older one.
     """
 
     def __init__(
-        self, key: Callable[[], bytes], environ: Mapping[str, str] | None = None, store: Lookup | None = None
+        self,
+        key: Callable[[], bytes],
+        environ: Mapping[str, str] | None = None,
+        store: Lookup | None = None,
+        write: Callable[[str, str], object] | None = None,
     ) -> None:
         self._new_key = key
         self._environ = os.environ if environ is None else environ
-        self._store = store
+        self._store, self._write = store, write
         self._values: dict[str, str] = {}
         self._lock = threading.RLock()
         self._search: re.Pattern[str] | None = None
@@ -74,12 +80,37 @@ class Secrets:
         Raises:
             SecretError: it cannot be found.
         """
+        if isinstance(secret, Composed):
+            return self._spelled(secret)
         ref = secret.secret_ref
         with self._lock:
             if ref not in self._values:
                 self._values[ref] = self._look_up(secret)
                 self._search = None
             return self._values[ref]
+
+    def keep(self, secret: Secret, value: str) -> None:
+        """Put a value that a target made into the store, in place of an older one.
+
+        Raises:
+            SecretError: there is no store, or it cannot be written. The value is lost then.
+        """
+        with self._lock:
+            self._values[secret.secret_ref] = value
+            self._search = None
+        if self._write is None or not secret.in_store:
+            raise SecretError(f"the secret {secret.secret_ref} cannot be written: it does not lie in the store.")
+        self._write(secret.secret_ref, value)
+
+    def _spelled(self, composed: Composed) -> str:
+        text = compose(composed, self.reveal)
+        if len(composed.parts) == 1:
+            # A secret in another spelling, which must not be seen either.
+            with self._lock:
+                if text not in self._values.values():
+                    self._values[f"{composed.form} {len(self._values)}"] = text
+                    self._search = None
+        return text
 
     def _look_up(self, secret: Secret) -> str:
         ref = secret.secret_ref

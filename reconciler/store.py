@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reconciler.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE run (
@@ -29,12 +29,15 @@ CREATE TABLE journal (
 CREATE INDEX journal_run ON journal(run, address);
 CREATE TABLE inventory (
     address TEXT PRIMARY KEY, type TEXT NOT NULL, target TEXT NOT NULL, key TEXT NOT NULL, spec TEXT NOT NULL,
-    origin TEXT NOT NULL, created INTEGER NOT NULL, lifecycle TEXT NOT NULL, run TEXT NOT NULL, at TEXT NOT NULL
+    origin TEXT NOT NULL, created INTEGER NOT NULL, lifecycle TEXT NOT NULL, run TEXT NOT NULL, at TEXT NOT NULL,
+    sent TEXT NOT NULL DEFAULT '{}'
 );
 CREATE TABLE lease (
     target TEXT PRIMARY KEY, holder TEXT NOT NULL, run TEXT NOT NULL, epoch INTEGER NOT NULL, expires REAL NOT NULL
 );
 """
+_UPGRADES = {1: "ALTER TABLE inventory ADD COLUMN sent TEXT NOT NULL DEFAULT '{}'"}
+"""Version -> the statement that makes it the next one."""
 
 
 class Store:
@@ -117,6 +120,9 @@ class Store:
         if version == 0:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
+        for older in range(version, SCHEMA_VERSION) if version else ():
+            connection.execute(_UPGRADES[older])
+        if version < SCHEMA_VERSION:
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         connection.execute("COMMIT")
         if version > SCHEMA_VERSION:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("tests.lab.prepare", "tests.sqlreduce.prepare")
+PARTS = ("tests.lab.prepare", "tests.sqlreduce.prepare", "tests.secrets.prepare")
 
 
 def main() -> int:

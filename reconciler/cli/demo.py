@@ -10,8 +10,10 @@ import typer
 from reconciler.cli.options import DESIRED
 
 if TYPE_CHECKING:
+    from reconciler.model import Secret
     from reconciler.plan import Plan
     from reconciler.project import Project
+    from reconciler.secrets import Secrets
 
 app = typer.Typer()
 
@@ -51,6 +53,22 @@ def _sample(path: Path | None) -> Path:
     return path or (packaged if packaged.is_dir() else cloned if cloned.is_dir() else DESIRED)
 
 
+def _throwaway(sample: Path, state: Path) -> Secrets:
+    """Secrets of the right form, made up now: simulated hosts get no real ones, and nobody needs an identity."""
+    from reconciler.generated import FORMS
+    from reconciler.load import load
+    from reconciler.secret_store import to_generate
+    from reconciler.secrets import Secrets, key_in
+
+    forms = to_generate(load(sample))
+
+    class Throwaway(Secrets):
+        def _look_up(self, secret: Secret) -> str:
+            return FORMS[forms.get(secret.secret_ref, "password")]()
+
+    return Throwaway(key_in(state), {})
+
+
 class _Demo:
     """The acts, in order; each checks that what it shows is true."""
 
@@ -62,6 +80,7 @@ class _Demo:
         self._out = console()
         self._images = folder / "hosts"
         self._project: Project = project(sample, folder / "state", self._images)
+        self._project.secrets = _throwaway(sample, folder / "state")
         for document in self._project.validate():
             if document.kind == "Host":
                 # One host runs what must be gone, so that the audit has something to find.

@@ -182,8 +182,10 @@ def edit(
         return True
 
     def again(reason: str) -> bool:
+        if not sys.stdin.isatty():
+            return False
         typer.echo(reason, err=True)
-        return sys.stdin.isatty() and typer.confirm("Edit it again?", default=True, err=True)
+        return typer.confirm("Edit it again?", default=True, err=True)
 
     argv = editor(os.environ)
     ending = next(e for e in (".sops.json", ".yaml") if e == ".yaml" or file.name.endswith(e))

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from reconciler import validate as validation
 from reconciler.cli.main import run as main
 from reconciler.errors import InvalidInput
 from reconciler.expand import expand
-from reconciler.load import load, parse
+from reconciler.load import RawDocument, load, parse
 from reconciler.model import Kind
 from reconciler.registry import default
 from reconciler.resolve import resolve
@@ -427,6 +428,57 @@ def test_every_text_field_refuses_hostile_text_with_a_place_or_bears_it(
             assert_harmless(one, name)
 
 
+LITERALS: tuple[Any, ...] = ("1", "true", 5, 1.0, True, None, [], ["a", "a"], [None], {}, {"a": None}, {"a": "b"})
+
+
+@pytest.mark.parametrize(("kind", "path"), FIELDS, ids=[f"{k.name}.{'.'.join(map(str, p))}" for k, p in FIELDS])
+def test_what_a_model_takes_to_the_letter_its_schema_takes_too(kind: Kind[Any], path: tuple[str | int, ...]) -> None:
+    """The short way through `validate` and the long one never disagree."""
+    documents = [d.data for d in parse(example_of(kind))]
+    for value in (*STRINGS.values(), *LITERALS):
+        raw = RawDocument(put_at(documents[-1], path, value), "a.yaml", 0, 1, "")
+        short = validation._at_once(kind, raw)
+        if short is not None:
+            assert not list(validation._validator(kind).iter_errors(raw.data)), value
+            assert repr(validation._typed(kind, raw, "")) == repr(short), value
+
+
+@pytest.mark.parametrize("kind", default().kinds.values(), ids=lambda k: k.name)
+def test_examples_take_the_short_way(kind: Kind[Any]) -> None:
+    for raw in parse(example_of(kind)):
+        one = default().kinds[raw.data["kind"]]
+        short = validation._at_once(one, raw)
+        assert repr(short) == repr(validation._typed(one, raw, ""))
+
+
+IMPLIED = """$ref $schema additionalProperties anyOf const default definitions description enum examples items maxItems
+maxLength maximum minItems minLength minimum pattern patternErrorMessage patternProperties prefixItems properties
+propertyNames required title type""".split()
+"""What a schema may ask for, because a model that generates it asks for the same."""
+
+
+@pytest.mark.parametrize("kind", default().kinds.values(), ids=lambda k: k.name)
+def test_no_schema_asks_for_more_than_its_model(kind: Kind[Any]) -> None:
+    """`uniqueItems`, for one: it stands for a set, and a set takes what is there twice."""
+
+    def keywords(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield key
+                for inner in value.values() if key in ("properties", "definitions", "patternProperties") else [value]:
+                    yield from keywords(inner)
+        elif isinstance(node, list):
+            for inner in node:
+                yield from keywords(inner)
+
+    def without_values(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {k: without_values(v) for k, v in node.items() if k not in ("default", "const", "enum", "examples")}
+        return [without_values(v) for v in node] if isinstance(node, list) else node
+
+    assert set(keywords(without_values(schema(kind)))) <= set(IMPLIED)
+
+
 def assert_harmless(one: Any, name: str) -> None:
     """What a resource would do can be spelled: words without NUL, titles of one line."""
     from reconciler.apply import spell
@@ -456,7 +508,7 @@ def test_16_and_17_generated_files_stay_one_statement() -> None:
         for path in dict.fromkeys(text_fields(whole["properties"]["spec"], whole.get("definitions", {}), ("spec",))):
             changed = put_at(documents[-1], path, evil)
             parts = [*(d.data for d in parse(HOSTS)), *documents[:-1], changed]
-            from reconciler.load import Loaded, RawDocument
+            from reconciler.load import Loaded
 
             raws = tuple(RawDocument(d, "a.yaml", i, 1, json.dumps(d)) for i, d in enumerate(parts))
             try:

@@ -382,23 +382,18 @@ class TestFailsClosed:
         site.database.close()
         for path in site.folder.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        script = (
-            "from reconciler.tools.otp.server.database import *\n"
-            "from reconciler.tools.otp.server.token import Token\n"
-            f"try: print(Database({site.url!r}).accept({key.public_id!r}, Token(b'', 1, 1, 1, 1), 'n' * 16, 1))\n"
-            "except DatabaseError as error: print('DatabaseError', error)\n"
-        )
         for folder in site.folder.parents:
             if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
                 folder.chmod(0o755)
-        done = subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", script]
-            if os.geteuid() == 0
-            else [sys.executable, "-c", script],
-            capture_output=True,
-            text=True,
-            check=False,
+        script = (
+            "import os\n"
+            "from reconciler.tools.otp.server.database import Database, DatabaseError\n"
+            "from reconciler.tools.otp.server.token import Token\n"
+            "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            f"try: print(Database({site.url!r}).accept({key.public_id!r}, Token(b'', 1, 1, 1, 1), 'n' * 16, 1))\n"
+            "except DatabaseError as error: print('DatabaseError', error)\n"
         )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert done.stdout.startswith("DatabaseError"), done
         assert site.row(key)["counter"] == -1
 

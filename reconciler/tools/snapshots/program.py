@@ -4,8 +4,8 @@ The host gets one file that is made of the modules of this folder (see `reconcil
 that the retention on the host is the function that the tests are about, byte for byte.
 
 Commands: `run FILE` (a policy's file; what the service calls), and for `reconciler` itself, with policies as JSON:
-`status POLICY...`, `list POLICY`, `take`, `lock`, `unlock`, `find`, `copy-new`, `copy`, `swap`, `clean`, `drill`. Each prints
-one JSON object as its last line. Python 3.9, standard library only.
+`status POLICY...`, `list POLICY`, `take`, `lock`, `parent`, `unlock`, `find`, `copy-new`, `copy`, `swap`, `clean`,
+`drill`. Each prints one JSON object as its last line. Python 3.9, standard library only.
 """
 
 # File names of any bytes, many of them: strings, as the system calls take them.
@@ -257,9 +257,9 @@ def _timer(unit: str) -> dict[str, Any]:
 
 
 def _seconds(moment: str) -> int | None:
-    """`Sun 2026-11-22 06:58:57.634216 UTC` in seconds since the epoch."""
+    """`Sun 2026-11-22 06:58:57 UTC`, with or without a fraction, in seconds since the epoch; `None` = never."""
     try:
-        parsed = datetime.strptime(moment.partition(" ")[2].partition(".")[0], "%Y-%m-%d %H:%M:%S")
+        parsed = datetime.strptime(moment.partition(" ")[2][:19], "%Y-%m-%d %H:%M:%S")
     except ValueError:
         return None
     return int(parsed.replace(tzinfo=GMT).timestamp())

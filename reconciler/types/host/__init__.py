@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from reconciler.model import State
 
@@ -35,8 +34,13 @@ def parse_meta(text: str) -> dict[str, Meta]:
 
 
 def folders_above(path: str) -> Iterator[str]:
-    """Tokens of the folders that a path lies in."""
-    return (f"path:{parent}" for parent in PurePosixPath(path).parents)
+    """Tokens of the folders that a path lies in, the nearest first."""
+    if path == "/":
+        return
+    while folder := path.rpartition("/")[0]:
+        path = folder
+        yield f"path:{path}"
+    yield "path:/"
 
 
 def package_of(path: str) -> Iterable[str]:
@@ -44,9 +48,10 @@ def package_of(path: str) -> Iterable[str]:
 
     What installs packages comes before them, so nothing there waits for a package.
     """
-    parts = PurePosixPath(path).parts
-    if parts[:2] == ("/", "etc") and len(parts) > 3 and parts[2] not in ("apt", "dpkg"):
-        yield f"package:{parts[2]}"
+    if path.startswith("/etc/"):
+        name, inside, _ = path.removeprefix("/etc/").partition("/")
+        if inside and name not in ("apt", "dpkg"):
+            yield f"package:{name}"
 
 
 def owners(owner: str | None, group: str | None) -> Iterable[str]:

@@ -112,6 +112,7 @@ def steps(change: Change[Directory]) -> Iterable[Step]:
             '[ ! -e "$ROOT$1" ] || rmdir -- "$ROOT$1"',
             (path,),
             title=f"remove the empty directory {path}",
+            quick=True,
         )
         return
     if change.before is None:
@@ -120,12 +121,14 @@ def steps(change: Change[Directory]) -> Iterable[Step]:
             f'{REFUSE}own "$1" "$3" "$4"\nchmod -- "$2" "$ROOT$1"\nsync -- "$ROOT${{1%/*}}/"',
             (path, mode or "0755", owner, group),
             title=" ".join(filter(None, ("make the directory", path, _access(mode or "0755", owner, group)))),
+            quick=True,
         )
     elif change.changed & {"type", "mode", "owner", "group"}:
         yield Sh(
             f'inside "$1"\n{REFUSE}own "$1" "$3" "$4"\n[ -z "$2" ] || chmod -- "$2" "$ROOT$1"',
             (path, mode or "", owner, group),
             title=f"set {path} to {_access(mode or '', owner, group) or 'a directory'}",
+            quick=True,
         )
     strangers = tuple(change.before["strangers"] or ()) if change.before and "strangers" in change.changed else ()
     if strangers:
@@ -133,6 +136,7 @@ def steps(change: Change[Directory]) -> Iterable[Step]:
             f'inside "$1/."\n{REFUSE}d=$ROOT$1; shift\ncd -P -- "$d"\nfor n; do rm -f -- "$n"; done',
             (path, *map(literal, strangers)),
             title=f"remove from {path}: {', '.join(strangers)}",
+            quick=True,
         )
 
 

@@ -125,7 +125,7 @@ def steps(change: Change[File]) -> Iterable[Step]:
     """Write the file, or only what is around it."""
     file = change.spec
     if change.after is None:
-        yield Sh('inside "$1" && rm -f -- "$ROOT$1"', (file.path,), title=f"remove {file.path}")
+        yield Sh('inside "$1" && rm -f -- "$ROOT$1"', (file.path,), title=f"remove {file.path}", quick=True)
         return
     if file.content is not None and (change.before is None or change.changed & {"content", "type"}):
         yield Put(file.path, file.content, file.mode, file.owner, file.group)
@@ -139,10 +139,16 @@ def steps(change: Change[File]) -> Iterable[Step]:
             REFUSE + 'own "$1" "$2" "$3"',
             (file.path, file.owner or "", file.group or ""),
             title=f"chown {account} {file.path}" if account else f"see to {file.path}",
+            quick=True,
         )
     # After a change of owner, because that may clear the set-user-ID bit.
     if file.mode and change.changed & {"owner", "group", "mode"}:
-        yield Sh(REFUSE + 'chmod -- "$2" "$ROOT$1"', (file.path, file.mode), title=f"chmod {file.mode} {file.path}")
+        yield Sh(
+            REFUSE + 'chmod -- "$2" "$ROOT$1"',
+            (file.path, file.mode),
+            title=f"chmod {file.mode} {file.path}",
+            quick=True,
+        )
 
 
 LOCK_OUT = (

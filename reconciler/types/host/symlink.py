@@ -62,6 +62,7 @@ def steps(change: Change[Symlink]) -> Iterable[Step]:
             'rm -f -- "$ROOT$1"',
             (link.path,),
             title=f"remove the link {link.path}",
+            quick=True,
         )
         return
     yield Sh(
@@ -73,6 +74,7 @@ def steps(change: Change[Symlink]) -> Iterable[Step]:
         'sync -- "$ROOT${1%/*}/"',
         (link.path, link.to or ""),
         title=f"link {link.path} -> {link.to}",
+        quick=True,
     )
 
 

@@ -196,9 +196,10 @@ unit=$1
 property() { systemctl show -p "$1" --value -- "$unit"; }
 found() {
     if [ -z "$OFFLINE" ]; then
-        if [ "$(property NeedDaemonReload)" = yes ] || [ "$(property LoadState)" = not-found ]; then
-            systemctl daemon-reload
-        fi
+        # What failed, lost its file and got it back is in the state `error` until then.
+        case $(property NeedDaemonReload)/$(property LoadState) in
+            yes/*|*/not-found|*/error) systemctl daemon-reload ;;
+        esac
         case $(property LoadState) in
             not-found) missing ;;
             bad-setting|error)

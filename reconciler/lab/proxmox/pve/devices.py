@@ -132,7 +132,7 @@ class Disks:
                 size = int(float(made[2]) * (1 << 30))
             volid = volumes.allocate(self.world, self.node, made[1], self.vmid, size, kind, container=container)
             self.made.append(volid)
-            self._formatting(volid, size)
+            self.tell_format(volid, size)
             if source:
                 if ":" in source and not source.startswith("/"):
                     self.log.append(f"allocated target volume '{volid}'")
@@ -150,7 +150,7 @@ class Disks:
         if fresh and not creating and found.get("media") == "cdrom" and "boot" in self.config:
             self._append_to_boot(slot)
 
-    def _formatting(self, volid: str, size: int) -> None:
+    def tell_format(self, volid: str, size: int) -> None:
         """The line of qemu-img, which is used for files only."""
         name, volume = volumes.parse(volid)
         entry = volumes.storage(self.world, name)

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 
 class Refused(Exception):
-    """A request is refused. `errors`: by parameter, for refusals of parameters; `silent`: no body at all."""
+    """A request is refused. `errors`: by parameter, for refusals of parameters; `plain`: the body instead of JSON."""
 
     def __init__(
-        self, status: int, text: str, errors: Mapping[str, str] | None = None, *, silent: bool = False
+        self, status: int, text: str, errors: Mapping[str, str] | None = None, *, plain: str | None = None
     ) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
         self.errors = dict(errors or {})
-        self.silent = silent
+        self.plain = plain
 
 
 class TaskFailed(Exception):

@@ -97,14 +97,14 @@ class Rights:
             match = re.search(r"(?:^|;\s*)PVEAuthCookie=([^;]*)", headers.get("cookie", ""))
             ticket = match[1] if match else None
         if not ticket:
-            raise Refused(401, "No ticket", silent=True)
+            raise Refused(401, "No ticket", plain="")
         user = self.user_of_ticket(urllib.parse.unquote(ticket))
         if user is None:
-            raise Refused(401, "Authentication failed!", silent=True)
+            raise Refused(401, "Authentication failed!", plain="")
         if write:
             stamp, _, signature = headers.get("csrfpreventiontoken", "").partition(":")
             if not signature or signature != self._sign(f"{stamp}:{user}").rstrip("="):
-                raise Refused(401, "Permission denied - invalid csrf token", silent=True)
+                raise Refused(401, "Permission denied - invalid csrf token", plain="")
         return Caller(user)
 
     def _token(self, text: str) -> Caller:
@@ -113,9 +113,9 @@ class Rights:
         entry = self._user(user)
         found = (entry or {}).get("tokens", {}).get(token)
         if found is None or not secret or found.get("sealed") != sealed(secret):
-            raise Refused(401, "Authentication failed!", silent=True)
+            raise Refused(401, "Authentication failed!", plain="")
         if found["expire"] and found["expire"] <= self._world.now():
-            raise Refused(401, "Authentication failed!", silent=True)
+            raise Refused(401, "Authentication failed!", plain="")
         return Caller(user, token)
 
     # what may be done

@@ -30,6 +30,12 @@ def _shown(world: World, name: str, entry: State) -> State:
     return {"storage": name, "digest": digest(world), **entry}
 
 
+def _written(world: World) -> None:
+    """The file is written: another digest, and `local` no longer looks as if it had come back by itself."""
+    world.state["storage_writes"] += 1
+    world.state["storages"].get("local", {}).pop("priority", None)
+
+
 def _come_back(world: World) -> None:
     """`local` can be deleted, and is there again at once with other settings."""
     if "local" not in world.state["storages"]:
@@ -163,8 +169,8 @@ def create_storage(call: Call) -> State:
         except Exception:
             call.state["storage_secrets"].pop(name, None)
             raise
+        _written(call.world)
         call.state["storages"][name] = entry
-        call.state["storage_writes"] += 1
     return _answer(name, entry, config)
 
 
@@ -196,7 +202,7 @@ def change_storage(call: Call) -> State:
             call.state["storage_secrets"].get(name, {}).pop(key, None)
         entry.clear()
         entry.update(changed)
-        call.state["storage_writes"] += 1
+        _written(call.world)
     return _answer(name, entry, config)
 
 
@@ -220,7 +226,7 @@ def delete_storage(call: Call) -> None:
         volumes.storage(call.world, name)
         del call.state["storages"][name]
         call.state["storage_secrets"].pop(name, None)
-        call.state["storage_writes"] += 1
+        _written(call.world)
         _come_back(call.world)
 
 
@@ -243,7 +249,7 @@ def activate(world: World, node: str, name: str, entry: State) -> None:
 def _activate_pool(world: World, node: str, name: str, entry: State) -> None:
     there = world.nodes()[node]
     if entry["pool"].partition("/")[0] not in there["pools"]:
-        raise failed(f"could not activate storage '{name}', zfs error: no pools available to import")
+        raise failed(f"could not activate storage '{name}', zfs error: no pools available to import\n")
     if entry["pool"] not in there["datasets"]:
         raise failed(f"zfs error: cannot open '{entry['pool']}': dataset does not exist")
 

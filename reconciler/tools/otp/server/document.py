@@ -139,7 +139,7 @@ class _Reader:
     def only_once(self, names: list[Any], what: str) -> None:
         seen = set()
         for name in names:
-            if name in seen:
+            if name and name in seen:
                 self.problems.append(f"{what} {name} is named twice")
             seen.add(name)
 

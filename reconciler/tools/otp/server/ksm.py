@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from .token import InvalidOtp, Token, decrypt, split
 
 LONGEST_OTP: Final = 16 + 32
 _MOST_BYTES: Final = 1 << 20
+_HANDLE: Final = re.compile(r"0[xX]([0-9a-fA-F]{1,8})|([0-9]{1,10})", re.ASCII)
 
 
 class KsmError(Exception):
@@ -62,8 +64,9 @@ def handle_number(handle: str) -> int:
     Raises:
         ValueError: it is no such number.
     """
-    number = int(handle, 16) if handle.lower().startswith("0x") else int(handle, 10)
-    if not handle.isascii() or not handle.isalnum() or not 0 <= number <= 0xFFFFFFFF:
+    match = _HANDLE.fullmatch(handle)
+    number = int(match[1], 16) if match and match[1] else int(match[2]) if match else -1
+    if not 0 <= number <= 0xFFFFFFFF:
         raise ValueError(f"{handle!r} is no key handle")
     return number
 
