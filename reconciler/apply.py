@@ -44,6 +44,7 @@ from reconciler.model import (
     Reply,
     Resource,
     Sealed,
+    State,
     Step,
     StepResult,
     Transacting,
@@ -587,7 +588,8 @@ class _Run:
         """`None` = not ready yet, look again."""
         if isinstance(state, Unprobed):
             return Ended(Outcome.UNKNOWN, state.reason)
-        fresh = self._diff(change.resource, state)
+        # Where the plan was made just now, what is desired is known already.
+        fresh = self._diff(change.resource, state, change.after if self._plan.looks else None)
         kind = self._means.registry.type_of(change.resource.type)
         readiness = Readiness.READY if state is None or isinstance(state, Absent) else kind.ready(state)
         if (
@@ -608,9 +610,9 @@ class _Run:
         resources = [c.resource for c in changes]
         return probe_target(resources, self._means.registry, self._means.pool.get(target).read)
 
-    def _diff(self, resource: Resource[Any], state: Any) -> Change[Any]:
+    def _diff(self, resource: Resource[Any], state: Any, desired: State | None = None) -> Change[Any]:
         kind = self._means.registry.type_of(resource.type)
-        return diff(resource, state, kind, self._means.secrets.seal, self._sent.get(resource.address, {}))
+        return diff(resource, state, kind, self._means.secrets.seal, self._sent.get(resource.address, {}), desired)
 
     def _spell(self, change: Change[Any]) -> list[Step]:
         kind = self._means.registry.type_of(change.resource.type)
@@ -681,8 +683,8 @@ def spell(change: Change[Any], steps: Callable[[Change[Any]], Iterable[Step]]) -
     """The steps of a change; a replacement is a deletion and a creation."""
     if change.action is not Action.REPLACE:
         return list(steps(change))
-    gone = Change(change.resource, Action.DELETE, change.before, None)
-    made = Change(change.resource, Action.CREATE, None, change.after, change.differences)
+    gone = Change(change.resource, Action.DELETE, change.before, None, seen=change.seen)
+    made = Change(change.resource, Action.CREATE, None, change.after, change.differences, seen=change.seen)
     return [*steps(gone), *steps(made)]
 
 

@@ -31,6 +31,8 @@ Seal = Callable[[Secret | Sha256 | str], Sealed]
 
 
 _NOTHING: Mapping[str, str] = {}
+_SCALARS = (str, int, bool, float, type(None))
+"""What most attributes are, and what needs no second look."""
 
 
 def diff(
@@ -39,6 +41,7 @@ def diff(
     kind: ResourceType[Any],
     seal: Seal,
     sent: Mapping[str, str] = _NOTHING,
+    desired: State | None = None,
 ) -> Change[Any]:
     """Compare one object with what the probe saw of it.
 
@@ -48,6 +51,7 @@ def diff(
         kind: the resource's type.
         seal: turns secrets into keyed digests.
         sent: keyed digests of what was last sent of the attributes that the object never shows.
+        desired: what `desired_state` gives, if somebody has asked it before.
 
     Raises:
         ContractError: the type's `normalize` did more than replace equal values.
@@ -63,7 +67,8 @@ def diff(
         if observed is None or (kind.steps is not None and not any(True for _ in kind.steps(change))):
             change = replace(change, action=Action.NOOP)
         return _with_risk(change, kind)
-    desired = desired_state(resource.spec, kind, seal)
+    if desired is None:
+        desired = desired_state(resource.spec, kind, seal)
     if observed is None:
         differences = tuple(Difference(name, None, value) for name, value in desired.items())
         return _with_risk(Change(resource, Action.CREATE, None, desired, differences, seen=around), kind)
@@ -103,6 +108,8 @@ def desired_state(spec: Spec, kind: ResourceType[Any], seal: Seal) -> dict[str, 
 
 def as_json(value: Any, seal: Seal) -> Any:
     """Nested models and tuples as plain JSON values; secrets sealed at any depth, also `{"secretRef": ...}`."""
+    if type(value) in _SCALARS:
+        return value
     secret = as_secret(value)
     if secret is not None:
         return seal(secret)
@@ -132,6 +139,8 @@ def _sealed(resource: Resource[Any], observed: State | None, kind: ResourceType[
 
 
 def _digests_sealed(value: Any, seal: Seal) -> Any:
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, Sha256):
         return seal(value)
     if isinstance(value, tuple | list):

@@ -753,7 +753,7 @@ class Transacting(Protocol):
 
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, secrets sealed. Equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=plain)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:
@@ -781,6 +781,9 @@ def plain(value: Any) -> Any:
         case Mapping():
             return dict(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=plain)
 
 
 def dump(spec: BaseModel) -> dict[str, Any]:

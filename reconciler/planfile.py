@@ -5,6 +5,7 @@ The `digest` of a plan file covers everything else in it, and is verified before
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -34,8 +35,9 @@ FORMAT: Final = 1
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON values, with its digest."""
+def _body(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON values."""
+    drifted = frozenset(plan.drifted)
     body = {
         "format": FORMAT,
         "tool": __version__,
@@ -61,7 +63,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 ],
                 "why": list(c.why),
                 "risk": {"kind": c.risk.kind, "text": c.risk.text} if c.risk else None,
-                "drift": c.address in plan.drifted,
+                "drift": c.address in drifted,
                 "observed": c.digest,
             }
             for c in plan.changes
@@ -78,12 +80,26 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "edges": plan.edges,
     }
     values: dict[str, Any] = json.loads(canonical(body))
-    return {**values, "digest": digest(values)}
+    return values
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON values, with its digest."""
+    values: dict[str, Any] = json.loads(to_text(plan))
+    return values
 
 
 def to_text(plan: Plan) -> str:
-    """The plan file."""
-    return canonical(to_json(plan)) + "\n"
+    """The plan file. Each part is written once, however many times it is needed."""
+    parts = {key: canonical(value) for key, value in _body(plan).items()}
+    whole = _together(parts)
+    parts["digest"] = canonical(hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest())
+    return _together(parts) + "\n"
+
+
+def _together(parts: Mapping[str, str]) -> str:
+    """Canonical JSON of a mapping, from that of its values."""
+    return "{" + ",".join(f"{canonical(key)}:{parts[key]}" for key in sorted(parts)) + "}"
 
 
 def from_text(text: str, registry: Registry, *, now: datetime | None = None, resume: bool = False) -> Plan:

@@ -2,7 +2,7 @@
 
 `otp/alice` is the key `alice` of `secrets/otp.sops.yaml`. Of the parts of a reference, the file takes as many as there
 is a file for, and the rest are keys inside each other (`~1` stands for a `/` in a key, `~0` for a `~`, as in
-RFC 6901). Keys are plain in such files, so that references are checked without an identity.
+RFC 6901); what no file has yet goes to the file of all parts but the last. Keys are plain in such files, so that references are checked without an identity.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets as random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,7 +67,7 @@ class SecretStore:
         """The file and the key of a reference.
 
         Raises:
-            SecretError: two files fit.
+            SecretError: two files have it.
         """
         parts = reference.split("/")
         found = []
@@ -76,13 +76,19 @@ class SecretStore:
                 file = self.folder.joinpath(*parts[: end - 1], parts[end - 1] + ending)
                 if file.is_file():
                     found.append(Place(file, tuple(map(_unescaped, parts[end:])), True))
-        if len(found) > 1:
-            names = " and ".join(rules.shown(place.file) for place in found)
-            raise SecretError(f"the secret {reference} may stand in {names}. Rename one of them.")
+        holders = [place for place in found if self._holds(place)] if len(found) > 1 else found
+        if len(holders) > 1:
+            names = " and ".join(rules.shown(place.file) for place in holders)
+            raise SecretError(f"the secret {reference} is in {names}. Rename one of them.")
         if found:
-            return found[0]
+            return (holders or found)[0]
         *folders, name, key = parts
         return Place(self.folder.joinpath(*folders, name + ENDINGS[0]), (_unescaped(key),), False)
+
+    def _holds(self, place: Place) -> bool:
+        with contextlib.suppress(InvalidInput, SecretError):
+            return _path(self.encrypted(place.file), place.keys) is not None
+        return False
 
     def file(self, name: str) -> Path:
         """The file of this name (`otp`, or its path), whether it is there or not.
@@ -252,7 +258,9 @@ class SecretStore:
                     problem = self._absent(secret.secret_ref, self.locate(secret.secret_ref))
                 except SecretError as error:
                     # A file that is damaged is reported once, above.
-                    problem = None if "may stand in" not in str(error) else Problem(str(error))
+                    problem = None
+                    if "Rename one of them" in str(error):
+                        found.append(Problem(str(error), "", subject, place()))
                 if problem and not (secret.generate and self._is_free(secret.secret_ref)):
                     message = f"the secret {secret.secret_ref} {problem.message}"
                     found.append(Problem(message, problem.fix, subject, place()))
@@ -310,8 +318,9 @@ class SecretStore:
             for file in self.files():
                 self.forget(file)
             by_file: dict[Path, dict[KeyPath, Scalar]] = {}
-            for reference, value in values.items():
-                place = self.locate(reference)
+            # The shorter ones first: a file that one of them makes takes the longer ones as its sections.
+            for reference, value in sorted(values.items(), key=lambda item: item[0].count("/")):
+                place = self._planned(reference, by_file)
                 if place.exists and not force and self.has(reference):
                     raise SecretError(f"the secret {reference} is there already. To overwrite it, use --force.")
                 path: KeyPath = place.keys
@@ -323,6 +332,16 @@ class SecretStore:
                 self.write(file, text)
                 written.append(file)
         return written
+
+    def _planned(self, reference: str, new: Container[Path]) -> Place:
+        """Where a secret will be written: in a file that is there, or in one that will be."""
+        place = self.locate(reference)
+        parts = reference.split("/")
+        for end in range(len(parts) - 1, 0, -1) if not place.exists else ():
+            file = self.folder.joinpath(*parts[: end - 1], parts[end - 1] + ENDINGS[0])
+            if file in new:
+                return Place(file, tuple(map(_unescaped, parts[end:])), False)
+        return place
 
     def _new(self, file: Path, values: Mapping[KeyPath, Scalar]) -> str:
         plain = ""

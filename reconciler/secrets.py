@@ -171,10 +171,10 @@ def _forms(value: str) -> Iterator[str]:
     raw = value.encode("utf-8", "surrogateescape")
     yield from (value, *value.splitlines())
     # The middle of base64 is the same wherever the value stands in a longer text.
-    yield base64.b64encode(raw).decode().rstrip("=")
-    for offset in (1, 2):
-        yield base64.b64encode(b"\0" * offset + raw).decode().rstrip("=")[4:-1]
-    yield base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for offset in range(3):
+            whole = encode(b"\0" * offset + raw).decode()
+            yield whole[4 if offset else 0 : (offset + len(raw)) * 8 // 6]
     yield from (raw.hex(), raw.hex().upper())
     yield from (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
     yield from (quote(raw), quote(raw, safe=""), quote_plus(raw))

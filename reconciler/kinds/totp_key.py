@@ -126,6 +126,8 @@ def expand(document: Document[TotpKeySpec], catalog: Catalog) -> Iterable[Resour
             if spec.format == "oath":
                 secret = Composed(parts=(key.secret,), form="base32AsHex")
                 fields: dict[str, Any] = {} if absent else {"token": _token(spec), "secret": secret}
+                if spec.pam is not None and spec.pam.prompt == "joined":
+                    fields["pin"] = "+"
                 yield host_oath_user(host, absent=absent, path=spec.path or USERS_FILE, user=key.user, **fields)
             else:
                 path = spec.path or HOME_FILE

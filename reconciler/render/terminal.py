@@ -60,6 +60,8 @@ def errors_console() -> Console:
 
 def clean(text: str) -> str:
     """Text with control characters made visible, so that it cannot steer a terminal."""
+    if text.isascii() and text.isprintable():
+        return text
     return _CONTROL.sub(
         lambda m: f"\\x{ord(m.group()):02x}" if ord(m.group()) < 256 else f"\\u{ord(m.group()):04x}", text
     )
@@ -67,7 +69,7 @@ def clean(text: str) -> str:
 
 def show(what: Tree | Text, out: Console) -> None:
     """Print a tree or a line. Where there are no colours, without rich, whose layout costs more than the whole plan."""
-    if out.color_system is not None or not out.encoding.startswith("utf"):
+    if not is_plain(out):
         out.print(what)
     elif isinstance(what, Text):
         out.file.write(f"{what.plain}\n")
@@ -76,6 +78,11 @@ def show(what: Tree | Text, out: Console) -> None:
         lines: list[str] = []
         _plain(what, "", "", lines)
         out.file.write("\n".join(lines) + "\n")
+
+
+def is_plain(out: Console) -> bool:
+    """Whether a console shows nothing but text."""
+    return out.color_system is None and out.encoding.startswith("utf")
 
 
 def _plain(node: Tree, first: str, rest: str, lines: list[str]) -> None:
@@ -313,6 +320,8 @@ class Live:
 
     def __call__(self, event: str, **fields: Any) -> None:
         """See `Emit`."""
+        if event == "change_started" and self._progress.disable:
+            return
         with self._lock:
             match event:
                 case "probe_started":
@@ -327,9 +336,17 @@ class Live:
                     self._progress.advance(self._task)
                 case "change_finished":
                     self._progress.advance(self._task)
-                    show(_ended(fields["address"], Outcome(fields["outcome"]), fields["reason"]), self._out)
+                    self._show_ended(fields["address"], Outcome(fields["outcome"]), fields["reason"])
                 case "connection_lost":
                     show(Text(f"  {clean(fields['reason'])}", style="magenta"), self._out)
+
+    def _show_ended(self, address: str, outcome: Outcome, reason: str) -> None:
+        if is_plain(self._out):
+            # There are many of them; building what would carry colours costs more than all else of a line.
+            self._out.file.write(f"{_END[outcome][0]} {clean(address)} {outcome.value}{_because(reason)}\n")
+            self._out.file.flush()
+        else:
+            show(_ended(address, outcome, reason), self._out)
 
     def _begin(self, title: str, total: int) -> None:
         if self._task is not None:
@@ -342,9 +359,11 @@ def _ended(address: str, outcome: Outcome, reason: str) -> Text:
     line = Text(f"{sign} ", style=style)
     line.append(f"{clean(address)} ", style="")
     line.append(outcome.value, style=style)
-    if reason:
-        line.append(f": {clean(reason)}")
-    return line
+    return line.append(_because(reason))
+
+
+def _because(reason: str) -> str:
+    return f": {clean(reason)}" if reason else ""
 
 
 def show_result(result: Result, out: Console) -> None:

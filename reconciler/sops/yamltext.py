@@ -263,6 +263,9 @@ class YamlText:
             values: path of a leaf -> what shall stand there.
             comments: start of a comment -> its new text after the `#`.
             metadata: what shall stand under `sops`; None removes it, True keeps it.
+
+        Raises:
+            InvalidInput: the metadata cannot be changed, because the file is one mapping in braces.
         """
         edits = []
         for leaf in self._all:
@@ -273,6 +276,8 @@ class YamlText:
                 edits.append((comment.start, comment.end, "#" + comments[comment.start]))
         if metadata is not True:
             start, end = self._metadata_span()
+            if self._branches[()].flow:
+                raise self._problem(0, "is one mapping in braces.", "Write `key: value` lines, without braces.")
             edits = [e for e in edits if not start <= e[0] < end]
             block = "".join(_block({METADATA_KEY: metadata}, 0)) if metadata else ""
             if start == end:

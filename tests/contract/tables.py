@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from reconciler.diff import diff
 from reconciler.model import (
     UNOBSERVABLE,
+    Absent,
     Change,
     DryRun,
     Get,
@@ -27,6 +28,7 @@ from reconciler.model import (
     Sha256,
     State,
     Step,
+    Unprobed,
 )
 from reconciler.registry import default
 from reconciler.secrets import Secrets
@@ -70,10 +72,14 @@ def ids(found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return [f"{name}: {entry['name']}" for name, entry in found]
 
 
-def state(written: Mapping[str, Any] | None) -> State | None:
-    """A state as tables spell it."""
+def state(written: Mapping[str, Any] | None) -> State | Absent | Unprobed | None:
+    """A state as tables spell it: `{absent: {...}}` and `{unprobed: reason}` stand for what probes may return, too."""
     if written is None:
         return None
+    if written.keys() == {"absent"}:
+        return Absent(written["absent"])
+    if written.keys() == {"unprobed"}:
+        return Unprobed(written["unprobed"])
     return {name: value(v) for name, v in written.items()}
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from reconciler.tools.otp.bundle import bundle
 from reconciler.tools.otp.server import document, roster, settings
 from reconciler.tools.otp.server.database import Database
 from reconciler.tools.otp.server.ksm import KeyStorage
 from reconciler.tools.otp.server.signature import sign
 from reconciler.tools.otp.server.verification import Policy, Validator
+from reconciler.tools.otp.single_file import single_file
 from reconciler.tools.otp.software_yubikey import SoftwareYubiKey
 from tests.otp.vectors import CLIENT_SECRET, KSM_KEY
 
@@ -76,7 +76,7 @@ class Installation:
         self.keys_file = self.folder / "keys.json"
         self.aeads = self.folder / "aeads"
         self.log = self.folder / "log"
-        self.pyz = self.folder / "otp-server.pyz"
+        self.program = self.folder / "otp-server.py"
         self.storage = KeyStorage(self.keys_file, self.aeads, ["1"])
         self.database = Database(self.url, create=True)
 
@@ -134,8 +134,8 @@ class Installation:
 
     def command(self, *words: str, python: str = sys.executable) -> list[str]:
         """The server's program, as the one file that it is shipped as."""
-        self.pyz.write_bytes(bundle())
-        return [python, "-I", str(self.pyz), *words, "--config", str(self.config)]
+        self.program.write_text(single_file())
+        return [python, "-I", str(self.program), *words, "--config", str(self.config)]
 
     def run(self, *words: str, stdin: str = "", python: str = sys.executable) -> subprocess.CompletedProcess[str]:
         """Run an administrative command."""

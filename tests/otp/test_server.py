@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pwd
@@ -11,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,10 +21,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.tools.otp.bundle import bundle
+from reconciler.tools.otp import server
 from reconciler.tools.otp.server import settings
 from reconciler.tools.otp.server.settings import SettingsError
 from reconciler.tools.otp.server.web import BadRequest, parse_request
+from reconciler.tools.otp.single_file import single_file
 from reconciler.tools.otp.software_yubikey import SoftwareYubiKey
 from tests.otp.installation import NONCE, Installation, fields, key_document
 from tests.otp.vectors import CLIENT_SECRET, KSM_KEY
@@ -51,34 +52,27 @@ def talk(port: int, sent: bytes, *, end: bool = True) -> bytes:
         return out
 
 
-class TestBundle:
-    def test_same_sources_same_bytes(self, tmp_path: Path) -> None:
+class TestSingleFile:
+    def test_same_sources_same_text(self) -> None:
         done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from reconciler.tools.otp.bundle import bundle; sys.stdout.buffer.write(bundle())",
-            ],
-            env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+            [sys.executable, "-c", "from reconciler.tools.otp.single_file import *; print(single_file(), end='')"],
+            env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONUTF8": "1"},
             capture_output=True,
             check=True,
+            encoding="utf-8",
         )
-        assert done.stdout == bundle()
+        assert done.stdout == single_file()
 
-    def test_what_is_in_it(self, tmp_path: Path) -> None:
-        path = tmp_path / "x.pyz"
-        path.write_bytes(bundle())
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            assert archive.testzip() is None
-            texts = [archive.read(name).decode() for name in names]
-        assert names == sorted(names)
-        assert "__main__.py" in names
-        assert not [name for name in names if "pycache" in name]
-        for text in texts:
-            for line in text.splitlines():
-                if line.startswith(("import ", "from ")):
-                    assert line.split()[1].split(".")[0] in {*sys.stdlib_module_names, "", "cryptography", "otp_server"}
+    def test_what_it_imports(self) -> None:
+        """Nothing of ours, and nothing that a Debian host has not."""
+        folder = Path(server.__file__).parent
+        for file in folder.glob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [str(node.module)]
+                for name in names:
+                    assert name.split(".")[0] in {*sys.stdlib_module_names, "cryptography"}, file.name
 
     def test_runs_on_the_python_of_the_system(self, make: Callable[..., Installation], key: SoftwareYubiKey) -> None:
         """Nothing of the virtual environment is needed."""
@@ -398,7 +392,7 @@ class TestCommands:
         wanted = {"version": 1, "ksmKeys": {"1": KSM_KEY.hex()}, "keys": [key_document(key)]}
         done = site.run("apply", stdin=json.dumps(wanted))
         assert (done.returncode, done.stderr) == (0, "")
-        made = [p for p in site.folder.rglob("*") if p.name not in ("otp-server.pyz", "otp-server.json")]
+        made = [p for p in site.folder.rglob("*") if p.name not in ("otp-server.py", "otp-server.json")]
         assert {p.stat().st_uid for p in made} == {user.pw_uid}
         assert len(made) >= 5
 

@@ -1,8 +1,8 @@
 """Replays a recorded scenario against a simulated cluster and says where the answers differ.
 
 A recorded body contains placeholders. Numbered ones (`<digest:2>`) stand for one value each within a scenario, and
-different numbers for different values; the others stand for anything of their form. Lists of objects and the comma lists
-`content`, `nodes`, `privs` are compared without order, task lists and logs with it.
+different numbers for different values; the others stand for anything of their form. Lists of objects and the comma
+lists `content`, `nodes`, `privs` are compared without order, task lists and logs with it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ def matches(expected: Any, actual: Any, bindings: Bindings, key: str = "", *, or
             return f"{key}: {len(actual)} entries instead of {len(expected)}: {_short(actual)}"
         if ordered or not any(isinstance(item, dict) for item in expected):
             pairs = enumerate(zip(expected, actual, strict=True))
-            return next((f for i, (e, a) in pairs if (f := matches(e, a, bindings, f"{key}[{i}]", ordered=ordered))), None)
+            return next(
+                (f for i, (e, a) in pairs if (f := matches(e, a, bindings, f"{key}[{i}]", ordered=ordered))), None
+            )
         return _matches_set(expected, list(actual), bindings, key)
     if type(expected) is type(actual) and expected == actual:
         return None
@@ -250,7 +252,12 @@ class Client:
         form = exchange.get("form") or {}
         if exchange["path"] == "/access/users" and "password" in form:
             self.passwords[form["userid"]] = form["password"]
-        if exchange["method"] == "POST" and "/token/" in exchange["path"] and isinstance(body, dict) and body.get("data"):
+        if (
+            exchange["method"] == "POST"
+            and "/token/" in exchange["path"]
+            and isinstance(body, dict)
+            and body.get("data")
+        ):
             self.secrets.setdefault(body["data"]["full-tokenid"], body["data"]["value"])
 
 
@@ -348,7 +355,9 @@ class Replay:
 
     def _encoded(self, form: Mapping[str, Any]) -> str:
         pairs = [
-            (name, self.fill(item)) for name, value in form.items() for item in (value if isinstance(value, list) else [value])
+            (name, self.fill(item))
+            for name, value in form.items()
+            for item in (value if isinstance(value, list) else [value])
         ]
         return urllib.parse.urlencode(pairs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -168,8 +169,9 @@ def test_an_edit_keeps_what_was_not_edited() -> None:
     edited = plain.replace("s3cret", "other").replace('        - name: bob\n          pw: "x: y # z"\n', "")
     after = opened(before).with_plaintext(edited)
     assert opened(after).plaintext() == edited
-    kept = [line for line in before.splitlines() if "ENC[" in line and line in after.splitlines()]
-    assert len(kept) == before.count("\n", 0, before.index("sops:")) - 9
+    # All but the values of alice and of bob, whose `mac` and `lastmodified` are not counted.
+    sealed = [line for line in before.partition("sops:")[0].splitlines() if "ENC[" in line]
+    assert len([line for line in sealed if line in after]) == len(sealed) - 3
 
 
 def test_comments_are_encrypted_and_come_back() -> None:
@@ -377,7 +379,7 @@ SCALARS = st.one_of(
     st.integers(-(10**12), 10**12),
     st.booleans(),
     st.none(),
-    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(allow_nan=False, allow_infinity=False).filter(lambda x: repr(x) == float_text(repr(x))),
 )
 TREES = st.dictionaries(
     KEYS,
@@ -391,10 +393,18 @@ TREES = st.dictionaries(
 )
 
 
+def _ascii_only(text: str) -> str:
+    """JSON as YAML: what YAML wants escaped, escaped."""
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda m: f"\\u{ord(m.group()):04x}", text)
+
+
 @given(TREES, KEYS, st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_tree_comes_back(tree: dict[str, Any], key: str, value: str) -> None:
     """In JSON and in YAML; and after a value was set, all others are as they were."""
-    for file, plain in (("x.json", json.dumps(tree)), ("x.yaml", json.dumps(tree, indent=1))):
+    block = "".join(
+        f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}\n" for k, v in tree.items()
+    )
+    for file, plain in (("x.json", json.dumps(tree)), ("x.yaml", _ascii_only(block))):
         one = opened(document.new(plain, file, [PUBLIC]), file)
         assert one.with_plaintext(one.plaintext()) == one._text.text
         if isinstance(tree.get(key), dict | list):

@@ -147,7 +147,8 @@ def _struct(value: Json, type_: Struct, owner: str, at: str, unknown: list[str] 
             continue
         result = _value(item, known.type, type_.name, place, unknown)
         if type_.custom or not _left_out(result, known):
-            out[key] = result
+            nothing = known.always and not type_.custom and isinstance(known.type, Listing | Mapped) and not result
+            out[key] = None if nothing else result
     if not type_.custom:
         for key, known in names.items():
             if known.always and key not in out:

@@ -140,15 +140,23 @@ class FieldTracker:
         return read(old)
 
     def _update(self, ownership: Ownership, before: Object, after: Object, writer: Writer) -> None:
-        comparison = typed.compare(_bare(before), _bare(after), self.type)
+        comparison = self._compared(_bare(before), _bare(after))
         changed = frozenset(comparison.added | comparison.modified)
         for other in list(ownership.fields):
             left = ownership.fields[other] - changed - comparison.removed
             ownership.set(other, left, ownership.versions[other])
-        taken = self._ignoring(changed - META)
+        taken = changed - META
         if taken:
             ownership.set(writer, ownership.fields.get(writer, EMPTY) | taken, self.version)
             ownership.times[writer] = self.now()
+
+    def _compared(self, before: Object, after: Object) -> typed.Comparison:
+        """What changes, but for the fields that this write cannot change."""
+        found = typed.compare(before, after, self.type)
+        if self.reset:
+            for paths in (found.added, found.removed, found.modified):
+                paths.intersection_update(self._ignoring(frozenset(paths)))
+        return found
 
     def _ignoring(self, paths: Paths) -> Paths:
         if not self.reset:
@@ -179,12 +187,12 @@ class FieldTracker:
         writer = Writer(manager, "Apply", "", self.subresource)
         last = ownership.fields.get(writer)
         merged = typed.merge(bare, patch, self.type)
-        mine = self._ignoring(typed.fields(patch, self.type) - META)
+        mine = self._ignoring(typed.fields(patch, self.type))
         ownership.fields[writer] = mine
         ownership.versions[writer] = self.version
         merged = self._pruned(merged, ownership, last)
         self._take(ownership, bare, merged, writer, force)
-        ownership.set(writer, ownership.fields.get(writer, EMPTY), self.version)
+        ownership.set(writer, ownership.fields.get(writer, EMPTY) - META, self.version)
         if typed.same(bare, merged) and live is not None:
             return _with_entries(copy.deepcopy(bare), ownership)
         ownership.times[writer] = self.now()
@@ -219,7 +227,7 @@ class FieldTracker:
         return result if isinstance(result, dict) else {}
 
     def _take(self, ownership: Ownership, before: Object, after: Object, writer: Writer, force: bool) -> None:
-        comparison = typed.compare(before, after, self.type)
+        comparison = self._compared(before, after)
         changed = frozenset(comparison.added | comparison.modified)
         conflicts = {
             other: paths & changed for other, paths in ownership.fields.items() if other != writer and paths & changed

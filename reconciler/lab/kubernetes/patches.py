@@ -157,16 +157,24 @@ def _strategic_list(document: list[Json], patch: list[Json], type_: Listing) -> 
     key = _merge_key(type_)
     if any(isinstance(item, dict) and item.get("$patch") == "replace" and len(item) == 1 for item in patch):
         return [item for item in patch if item.get("$patch") != "replace"]
-    result = list(document)
+    server = [item.get(key) for item in document]
+    left = {item.get(key): item for item in document}
+    merged = []
     for item in patch:
-        places = [index for index, old in enumerate(result) if old.get(key) == item.get(key)]
-        if item.get("$patch") == "delete":
-            result = [old for index, old in enumerate(result) if index not in places]
-        elif places:
-            result[places[0]] = _strategic_map(result[places[0]], item, type_.item)
-        else:
-            result.append(_strategic_map({}, item, type_.item))
-    return result
+        old = left.pop(item.get(key), None)
+        if item.get("$patch") != "delete":
+            merged.append(_strategic_map(old or {}, item, type_.item))
+    return _interleaved([item for item in document if item.get(key) in left], merged, server, key)
+
+
+def _interleaved(untouched: list[Json], patched: list[Json], server: list[Json], key: str) -> list[Json]:
+    """Items in the server's order where both have a place in it; otherwise those of the patch come first."""
+    out = []
+    while untouched and patched:
+        ours, theirs = untouched[0].get(key), patched[0].get(key)
+        first = theirs in server and server.index(ours) < server.index(theirs)
+        out.append((untouched if first else patched).pop(0))
+    return [*out, *untouched, *patched]
 
 
 def _ordered(items: list[Json], order: list[Json], type_: Type) -> list[Json]:

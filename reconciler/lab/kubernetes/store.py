@@ -11,7 +11,18 @@ from dataclasses import dataclass
 
 from reconciler.lab.kubernetes.schema import Object
 
+META_ORDER = (
+    "name generateName namespace selfLink uid resourceVersion generation creationTimestamp deletionTimestamp "
+    "deletionGracePeriodSeconds labels annotations ownerReferences finalizers managedFields"
+).split()
 HISTORY = 20_000  # events that are kept; older revisions are answered by 410
+
+
+def ordered(value: Object) -> Object:
+    """The object with its metadata in the server's order, without what is empty."""
+    meta = value["metadata"]
+    kept = {key: meta[key] for key in META_ORDER if meta.get(key) not in (None, "", [], {})}
+    return {**value, "metadata": kept}
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Store:
             self.revision += 1
             stored = copy.deepcopy(value)
             stored["metadata"]["resourceVersion"] = str(self.revision)
+            stored = ordered(stored)
             objects[key] = stored
             kind = "ADDED" if before is None else "MODIFIED"
             self._record(Change(self.revision, place, *key, kind, before, stored))

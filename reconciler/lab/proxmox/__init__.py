@@ -1,7 +1,7 @@
 """Simulators of Proxmox VE (a whole cluster) and Proxmox Backup Server, over HTTPS on loopback.
 
-They serve the demo, `reconciler rehearse` and the tests. They are strict: an unknown parameter, a wrong type, an option of
-another storage type, an old digest, a missing privilege are refused with the status and the text of the real API; a
+They serve the demo, `reconciler rehearse` and the tests. They are strict: an unknown parameter, a wrong type, an option
+of another storage type, an old digest, a missing privilege are refused with the status and the text of the real API; a
 weak token gets an empty list and no error; whatever is a task there is a task here. How close they are is measured by
 `tests/proxmox/test_replay.py`, which replays what was recorded from a real cluster.
 
@@ -32,7 +32,7 @@ and have
   before or after the effect (a time-out says nothing about the effect); `fail_task(type, text, id)` for the next
   matching task.
 
-`PveSimulator` has besides: `stop_node(name)` and `start_node(name)` (its port refuses connections, the others answer 595
+`PveSimulator` has besides: `stop_node(name)`, `start_node(name)` (its port refuses connections, the others answer 595
 for it, and it no longer votes), `quorate` (None: by votes; True or False: forced), `fail_replication(id, text, times)`,
 `move_guest(vmid, node)` (as HA does: no job is turned round until the scheduler notices), `backup_servers` (by
 "HOST" or "HOST:PORT": where storages of type pbs log in).

@@ -1,7 +1,7 @@
 """Calendar events as Proxmox writes them (`mon..fri 22:00`, `*/15`, `daily`): checking them, and the next time of one.
 
-A subset of systemd.time: weekdays, date, time, each optional, in this order; UTC only (`next_event` takes the clock to be
-UTC, as the nodes of the lab are).
+A subset of systemd.time: weekdays, date, time, each optional, in this order; UTC only (`next_event` takes the clock to
+be UTC, as the nodes of the lab are).
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """The tables of an API: methods, parameters, property strings, in a compact notation.
 
-    PARAMETERS      NAME TYPE [@FORMAT] [len=A..B] [range=A..B] [{a|b|c}] [=DEFAULT] [requires=NAME] [~ REGEX or ~PATTERN]
-    METHODS         METHOD /path/{part} : WHO MAY [; open]
-                        name name? name=DEFINITION +SET
+    PARAMETERS       NAME TYPE [@FORMAT] [len=A..B] [range=A..B] [{a|b}] [=DEFAULT] [requires=NAME] [~ REGEX or ~PATTERN]
+    METHODS          METHOD /path/{part} : WHO MAY [; open]
+                         name name? name=DEFINITION +SET
     PROPERTY_STRINGS GROUP [+OTHER GROUP]
-                        KEY as a parameter; besides: required, bare, alias=KEY, key=KEY
+                         KEY as a parameter; besides: required, bare, alias=KEY, key=KEY
 
-Types: s string, i integer, n number, b boolean, a array (the rest then describes its items). `scsi0..30` in braces are 31
-values. `[n]` in a name stands for the numbers of `SLOTS`. A line that is indented deeper goes on where the last one ended.
-Tables are read when they are first needed, method by method, so that a simulator starts at once.
+Types: s string, i integer, n number, b boolean, a array (the rest then describes its items). `scsi0..30` in braces are
+31 values. `[n]` in a name stands for the numbers of `SLOTS`. A line that is indented deeper goes on where the last one
+ended. Tables are read when they are first needed, method by method, so that a simulator starts at once.
 """
 
 from __future__ import annotations
@@ -264,7 +264,8 @@ def _blocks(table: str) -> Iterator[tuple[str, str]]:
 
 
 def _groups(table: str) -> Iterator[tuple[str, list[str]]]:
-    title, lines = "", []
+    title = ""
+    lines: list[str] = []
     for line in table.strip("\n").split("\n"):
         if line.startswith("     "):
             lines[-1] += line.strip()

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from reconciler.lab.proxmox.clock import QUICK, Pace
 from reconciler.lab.proxmox.wire import Answer, Asked, Certificate, Endpoint, Fault, Faults, self_signed
+from reconciler.lab.proxmox.world import State, Tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,14 @@ class Simulator:
         self._last: tuple[str, Mapping[str, Any]] = ("", {})
 
     @property
-    def state(self) -> dict[str, Any]:
-        """The live state. Change it inside `edit()` only."""
+    def world(self) -> Tasks:
+        """What is behind the API."""
         raise NotImplementedError
+
+    @property
+    def state(self) -> State:
+        """The live state. Change it inside `edit()` only."""
+        return self.world.state
 
     def _answer(self, name: str, asked: Asked) -> Answer:
         raise NotImplementedError
@@ -172,6 +178,14 @@ class Simulator:
         if broken not in (None, "before", "after"):
             raise ValueError("broken is 'before' or 'after'")
         self._faults.add(Fault(verb, re.compile(path), status, text, delay, broken, times))
+
+    def fail_task(
+        self, kind: str | None, text: str, item: str | None = None, *, times: int = 1, log: tuple[str, ...] = ()
+    ) -> None:
+        """The next tasks of a type (`qmcreate`; None: any), perhaps of one item, end with this error."""
+        with self._lock:
+            entry = {"type": kind, "id": item, "text": text, "times": times, "log": list(log)}
+            self.world.failing_tasks.append(entry)
 
     def forget_faults(self) -> None:
         """Drop the faults that are left."""

@@ -1,6 +1,6 @@
 """HTTPS on loopback for simulators: requests, answers, certificates, faults. Nothing here knows an API.
 
-A server is a `ThreadingHTTPServer` with keep-alive; the TLS handshake happens in the connection's own thread. The answer
+A server is a `ThreadingHTTPServer` with keep-alive; the TLS handshake happens in the connection's own thread. An answer
 may carry any status and any reason phrase, as the real servers put their errors there.
 """
 
@@ -120,7 +120,7 @@ def self_signed(name: str) -> Certificate:
 
 
 class Endpoint:
-    """One HTTPS server on a port of 127.0.0.1. `answer` is called in the thread of the connection; it may raise Broken."""
+    """One HTTPS server on a port of 127.0.0.1. `answer` runs in the thread of the connection; it may raise Broken."""
 
     def __init__(self, answer: Callable[[Asked], Answer], certificate: Certificate, port: int = 0) -> None:
         self._answer = answer
@@ -243,7 +243,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(answer)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = answer_any
+    do_GET = answer_any  # noqa: N815 - the names are those that http.server looks for
+    do_POST = answer_any  # noqa: N815
+    do_PUT = answer_any  # noqa: N815
+    do_DELETE = answer_any  # noqa: N815
+    do_PATCH = answer_any  # noqa: N815
+    do_HEAD = answer_any  # noqa: N815
 
     def _send(self, answer: Answer) -> None:
         reason = answer.reason if answer.reason is not None else self.responses.get(answer.status, ("", ""))[0]

@@ -8,7 +8,8 @@ Pure modules (no input or output):
     `google_authenticator`  ~/.google_authenticator: `merge(text, wanted) -> text`
     `credentials`           Yubico OTP credentials: `parse` of the three CSV formats, `commands` for programming
     `software_yubikey`      a YubiKey in software, for tests and rehearsals
-    `bundle`                `bundle() -> bytes`: the validation server as one deterministic file for a Debian host
+    `enrolment`             documents and secrets of new YubiKeys
+    `single_file`           the validation server as one Python text for a Debian host
 
 `server` is what runs on that host. It imports nothing but the standard library, `cryptography` and, for PostgreSQL,
 `psycopg` or `psycopg2`; nothing in it may import the rest of this project:

@@ -99,7 +99,8 @@ def parse(text: str) -> Parsed:
     lines = text.split("\n")
     if not _SECRET.fullmatch(lines[0].strip()):
         raise FileDamaged("there is no secret in the first line")
-    options, codes = {}, []
+    options: dict[str, str] = {}
+    codes: list[str] = []
     for line in lines[1:]:
         if match := _OPTION.fullmatch(line.rstrip("\r")):
             options.setdefault(match[1], (match[2] or "").strip())

@@ -16,14 +16,18 @@ def _symbol(text: str) -> Any:
     return segno.make(text, micro=False, error="l")
 
 
-def terminal(text: str) -> str:
-    """The code in half blocks, two modules high each, light on dark as a terminal is; ends in a line feed.
+def terminal(text: str, *, colors: bool = False) -> str:
+    """The code in half blocks, two modules high each; ends in a line feed.
 
-    Without colours: it is the same in every theme with a dark background, and readers take the inverse one, too.
+    Letters are the light part, as on a dark ground.
+
+    Args:
+        colors: say so by escape sequences, so that it looks the same on a light ground; some apps read no inverse code.
     """
     out = io.StringIO()
     _symbol(text).terminal(out=out, compact=True)
-    return out.getvalue().rstrip("\n") + "\n"
+    rows = out.getvalue().rstrip("\n").split("\n")
+    return "".join(f"\033[97;40m{row}\033[0m\n" if colors else f"{row}\n" for row in rows)
 
 
 def png(text: str) -> bytes:

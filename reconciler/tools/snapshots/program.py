@@ -238,8 +238,8 @@ def _path_status(policy: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _timer(unit: str) -> dict[str, Any]:
-    """Whether it is active and enabled; since when, when it fired and will fire, in seconds since the epoch."""
-    names = "LoadState,ActiveState,UnitFileState,ActiveEnterTimestamp,LastTriggerUSec,NextElapseUSecRealtime"
+    """Whether it is active and enabled, and has no next time; since when, and when it fired, in seconds since 1970."""
+    names = "LoadState,ActiveState,SubState,UnitFileState,ActiveEnterTimestamp,LastTriggerUSec"
     words = ["systemctl", "show", "--timestamp=us+utc", "-p", names, "--", unit]
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -250,9 +250,9 @@ def _timer(unit: str) -> dict[str, Any]:
         "loaded": seen.get("LoadState") == "loaded",
         "active": seen.get("ActiveState") == "active",
         "enabled": seen.get("UnitFileState") == "enabled",
+        "elapsed": seen.get("SubState") == "elapsed",
         "since": _seconds(seen.get("ActiveEnterTimestamp", "")),
         "last": _seconds(seen.get("LastTriggerUSec", "")),
-        "next": _seconds(seen.get("NextElapseUSecRealtime", "")),
     }
 
 

@@ -99,6 +99,11 @@ class InPlace:
         """The folder, relative to the subvolume, whose entries are exchanged."""
         return os.path.dirname(self.inside)
 
+    @property
+    def _origin(self) -> str:
+        """The same folder in the snapshot."""
+        return os.path.join(self.entry.path, self._above)
+
     def copy(self) -> None:
         """Make the copy.
 
@@ -175,6 +180,7 @@ class InPlace:
             if os.path.isdir(place) and not os.path.islink(place):
                 os.rmdir(place)
             os.rename(os.path.join(old, path), place)
+            shutil.copystat(os.path.dirname(os.path.join(self._origin, path)), os.path.dirname(place))
         if not self.inside:
             root = os.stat(self.entry.path)
             os.chown(above, root.st_uid, root.st_gid)

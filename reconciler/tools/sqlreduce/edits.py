@@ -8,16 +8,30 @@ made into nonsense does not print or does not parse, and costs no query.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
-from pglast import ast
+from pglast import ast, enums
 from pglast.error import Error as PglastError
 from pglast.parser import parse_sql
 
-from reconciler.tools.sqlreduce.printing import Unprintable, to_sql
-from reconciler.tools.sqlreduce.tree import Node, Place, Script, fields, make, walk, with_item
+from reconciler.tools.sqlreduce.outline import outline
+from reconciler.tools.sqlreduce.printing import Known, Unprintable, to_sql
+from reconciler.tools.sqlreduce.tree import (
+    Change,
+    Node,
+    Place,
+    Script,
+    branches,
+    by_class,
+    children,
+    make,
+    walk,
+    with_item,
+)
 
 EXPRESSIONS = frozenset(
     {
@@ -79,9 +93,10 @@ MINIMUM_PARTS = 5  # of a block, with the semicolons and keywords between them
 LONG = 3  # characters from which a constant is worth being made shorter
 
 
-def category(node: Node) -> str:
+@by_class
+def category_of(kind: type[Any]) -> str:
     """What may stand in for what: nodes of one category fit the same places of the grammar."""
-    name = type(node).__name__
+    name: str = kind.__name__
     if name in EXPRESSIONS:
         return "expression"
     if name in RELATIONS:
@@ -91,7 +106,12 @@ def category(node: Node) -> str:
     return name
 
 
-Change = tuple[Any, str, Any]  # object, field, new value
+def category(node: Node) -> str:
+    """The category of a node's class."""
+    return category_of(type(node))
+
+
+Changes: TypeAlias = tuple[Change, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -101,39 +121,40 @@ class Edit:
     Attributes:
         kind: what sort of edit this is; the search learns which sorts succeed.
         key: tells the edit apart from others, also after other edits were made.
-        changes: the fields to be written.
-        gone: preorder ranges of the nodes that are lost.
-        kept: ranges inside them that stay.
+        changes: says which fields are to be written, in the tree as it is when it is called.
+        gone: the subtrees that are lost.
+        kept: subtrees inside them that stay.
         added: nodes that are new.
         odds: how likely this is to give valid SQL that fails no sooner than the query; only the order depends on it.
-        lone: the node that becomes the only thing which the query computes in a place, where that is so.
+        lone: whether what is kept becomes the only thing which the query computes in a place.
     """
 
     kind: str
     key: tuple[Any, ...]
-    changes: tuple[Change, ...]
-    gone: tuple[tuple[int, int], ...]
-    kept: tuple[tuple[int, int], ...] = ()
+    changes: Callable[[], Changes]
+    gone: tuple[Place, ...]
+    kept: tuple[Place, ...] = ()
     added: int = 0
     odds: float = 1.0
-    lone: tuple[int, int] | None = None
-
-    def apply(self) -> list[Change]:
-        """Makes the change.
-
-        Returns:
-            what `undo` needs
-        """
-        before = [(node, field, getattr(node, field)) for node, field, _ in self.changes]
-        for node, field, value in self.changes:
-            object.__setattr__(node, field, value)
-        return before
+    lone: bool = False
 
 
-def undo(before: list[Change]) -> None:
-    """Takes an edit back."""
-    for node, field, value in reversed(before):
+def apply(changes: Changes) -> Changes:
+    """Makes changes.
+
+    Returns:
+        the changes that take them back
+    """
+    before = [(node, field, getattr(node, field)) for node, field, _ in changes]
+    for node, field, value in changes:
         object.__setattr__(node, field, value)
+    before.reverse()
+    return tuple(before)
+
+
+def write(node: Any, field: str, value: Any) -> Changes:
+    """One field gets another value."""
+    return ((node, field, value),)
 
 
 class Root:
@@ -143,37 +164,24 @@ class Root:
         self.script = script
 
 
-def find_edits(root: Root, places: list[Place]) -> Iterator[Edit]:
-    """All edits of a tree.
+def find_edits(root: Root, places: list[Place]) -> list[Edit]:
+    """All edits of a tree; some give a tree that does not print or parse.
 
     Args:
         root: the script
         places: what `walk` says of it
-    Yields:
-        edits; some give a tree that does not print or parse
     """
-    children: dict[int, list[Place]] = {place.order: [] for place in places}
-    tops: list[Place] = []
+    tops = [place for place in places if place.parent is None]
+    edits = list(_drops(root, "script", root.script, tops, ()))
     for place in places:
-        if place.parent is None:
-            tops.append(place)
-        else:
-            children[place.parent.order].append(place)
-    yield from _drops(root, "script", root.script, tops, ())
-    for place in places:
-        below = children[place.order]
-        yield from _clears(place, below, places)
-        yield from _flags(place)
-        yield from _hoists(root, place, places)
-        if category(place.node) == "expression":
-            yield from _constants(root, place)
-        if isinstance(place.node, ast.String) and isinstance(place.parent and place.parent.node, ast.DefElem):
-            yield from _bodies(place)
-
-
-def ranges(places: Iterable[Place]) -> tuple[tuple[int, int], ...]:
-    """The preorder ranges of subtrees."""
-    return tuple((place.order, place.end) for place in places)
+        if place.cuts is None:
+            place.cuts = [*_clears(place, places), *_flags(place), *_hoists(root, place, places)]
+            if category(place.node) == "expression":
+                place.cuts += _constants(root, place)
+            if isinstance(place.node, ast.String) and isinstance(place.parent and place.parent.node, ast.DefElem):
+                place.cuts += _bodies(place)
+        edits += place.cuts
+    return edits
 
 
 def _slot(root: Root, place: Place) -> tuple[Any, str, Any]:
@@ -183,22 +191,15 @@ def _slot(root: Root, place: Place) -> tuple[Any, str, Any]:
     return place.parent.node, place.field, getattr(place.parent.node, place.field)
 
 
-def replaced(
-    root: Root,
-    place: Place,
-    kind: str,
-    *nodes: Node,
-    key: tuple[Any, ...] = (),
-    kept: tuple[tuple[int, int], ...] = (),
-    added: int = 0,
-    odds: float = 1.0,
-    lone: tuple[int, int] | None = None,
-) -> Edit:
-    """An edit that puts other nodes where one was."""
+def put(root: Root, place: Place, *nodes: Node) -> Changes:
+    """Other nodes come where one was."""
     holder, field, value = _slot(root, place)
-    new = with_item(value, place.index, *nodes) if place.index else nodes[0]
-    key = (kind, id(place.node), *key)
-    return Edit(kind, key, ((holder, field, new),), ranges([place]), kept, added, odds, lone)
+    return write(holder, field, with_item(value, place.index, *nodes) if place.index else nodes[0])
+
+
+def put_made(root: Root, place: Place, making: Callable[[], Node]) -> Changes:
+    """A new node comes where one was."""
+    return put(root, place, making())
 
 
 def _clear_odds(place: Place, name: str, places: list[Place]) -> float:
@@ -206,53 +207,55 @@ def _clear_odds(place: Place, name: str, places: list[Place]) -> float:
     if name == "args":
         return 0.1
     if name == "fromClause":
-        rest = (p for p in places[place.order : place.end] if isinstance(p.node, ast.ColumnRef))
-        return 0.2 if any(rest) else 1.0
+        return 0.2 if any(isinstance(p.node, ast.ColumnRef) for p in places[place.order : place.end]) else 1.0
     if name == "targetList" and place.parent is not None and isinstance(place.parent.node, ast.SubLink):
         return 0.1
     return 1.0
 
 
-def _clears(place: Place, below: list[Place], places: list[Place]) -> Iterator[Edit]:
-    for name, value in fields(place.node):
-        if isinstance(place.node, ast.ResTarget) and name == "val":
-            continue  # would print the alias as a column
-        if isinstance(value, (ast.Node, tuple)):
-            gone = ranges(child for child in below if child.field == name)
-            if name not in MANDATORY:
-                yield Edit(
-                    "clear",
-                    ("clear", id(place.node), name),
-                    ((place.node, name, None),),
-                    gone,
-                    odds=_clear_odds(place, name, places),
-                )
-            if isinstance(value, tuple):
-                yield from _drops(place.node, name, value, [c for c in below if c.field == name], ())
+def _clears(place: Place, places: list[Place]) -> Iterator[Edit]:
+    node = place.node
+    below = children(place, places)
+    for name in branches(type(node)):
+        value = getattr(node, name, None)
+        if value is None or (name == "val" and isinstance(node, ast.ResTarget)):
+            continue  # without its value the alias of a result would print as a column
+        inside = [child for child in below if child.field == name]
+        if name not in MANDATORY:
+            key = ("clear", id(node), name)
+            odds = _clear_odds(place, name, places)
+            yield Edit("clear", key, partial(write, node, name, None), tuple(inside), odds=odds)
+        if isinstance(value, tuple):
+            yield from _drops(node, name, value, inside, ())
 
 
 def _drops(
     holder: Any, field: str, value: tuple[Any, ...], below: list[Place], path: tuple[int, ...]
 ) -> Iterator[Edit]:
     """Removes parts of a list: halves, quarters, ... down to one item."""
-    whole = getattr(holder, field)
     depth = len(path)
-
-    def owned(start: int, stop: int) -> list[Place]:
-        return [c for c in below if c.index[:depth] == path and start <= c.index[depth] < stop]
-
+    owners = [child.index[depth] for child in below]  # sorted
+    ids = tuple([id(item) for item in value])
+    name = all(isinstance(item, ast.String) for item in value)
     for start, stop in segments(len(value)):
-        rest = value[:start] + value[stop:]
-        new = with_item(whole, path, rest) if path else rest
-        ids = tuple(id(item) for item in value[start:stop])
-        if rest or path:
-            kind = "name" if all(isinstance(item, ast.String) for item in value) else "drop"
-            yield Edit(
-                kind, (kind, id(holder), field, path, ids), ((holder, field, new or None),), ranges(owned(start, stop))
-            )
+        if stop - start == len(value) and not path:
+            continue  # clearing the field does the same
+        gone = tuple(below[bisect_left(owners, start) : bisect_left(owners, stop)])
+        kind = "name" if name else "drop"
+        key = (kind, id(holder), field, path, ids[start:stop])
+        yield Edit(kind, key, partial(_cut, holder, field, path, start, stop), gone)
     for at, item in enumerate(value):
         if isinstance(item, tuple) and item:
-            yield from _drops(holder, field, item, below, (*path, at))
+            inside = below[bisect_left(owners, at) : bisect_left(owners, at + 1)]
+            yield from _drops(holder, field, item, inside, (*path, at))
+
+
+def _cut(holder: Any, field: str, path: tuple[int, ...], start: int, stop: int) -> Changes:
+    whole = value = getattr(holder, field)
+    for at in path:
+        value = value[at]
+    rest = value[:start] + value[stop:]
+    return write(holder, field, (with_item(whole, path, rest) if path else rest) or None)
 
 
 def segments(length: int) -> Iterator[tuple[int, int]]:
@@ -271,24 +274,38 @@ def segments(length: int) -> Iterator[tuple[int, int]]:
         yield 0, 1
 
 
+@by_class
+def _variants(kind: Any) -> tuple[tuple[str, str], ...]:
+    """The fields of a class of nodes that say which variant of a construct it is, and the types of these fields."""
+    slots: dict[str, Any] = kind.__slots__
+    return tuple(
+        (name, slot[0])
+        for name, slot in slots.items()
+        if name not in IDENTITY | MANDATORY
+        and (slot[0] in ("bool", "char*") or name == "relpersistence" or hasattr(enums, slot[0]))
+    )
+
+
 def _flags(place: Place) -> Iterator[Edit]:
-    for name, value in fields(place.node):
-        new: Any
-        if name in IDENTITY or name in MANDATORY:
+    node = place.node
+    for name, kind in _variants(type(node)):
+        value = getattr(node, name, None)
+        new: Any = None
+        if value is None:
             continue
-        if isinstance(value, bool):
+        if kind == "bool":
             if value is (name == "inh"):
                 continue  # what is not said costs nothing; ONLY is said
             new = not value
-        elif name == "relpersistence" and value != "p":
+        elif name == "relpersistence":
+            if value == "p":
+                continue
             new = "p"
-        elif isinstance(value, str) and name != "relpersistence" and place.node.__slots__[name][0] == "char*":
-            new = None
-        elif isinstance(value, int) and hasattr(value, "name") and value:
+        elif kind != "char*":
+            if not value or not isinstance(value, int):
+                continue
             new = type(value)(0)
-        else:
-            continue
-        yield Edit("flag", ("flag", id(place.node), name), ((place.node, name, new),), ())
+        yield Edit("flag", ("flag", id(node), name), partial(write, node, name, new), ())
 
 
 _TRUTHS = frozenset({"A_Expr", "BoolExpr", "BooleanTest", "NullTest", "FuncCall"})
@@ -296,49 +313,52 @@ _TRUTHS = frozenset({"A_Expr", "BoolExpr", "BooleanTest", "NullTest", "FuncCall"
 
 def _hoists(root: Root, place: Place, places: list[Place]) -> Iterator[Edit]:
     """A node gives way to one below it that fits."""
-    wanted = category(place.node)
+    kind = type(place.node)
+    wanted = category_of(kind)
+    only_indirect = wanted == kind.__name__
     topmost = place.parent is None or category(place.parent.node) != wanted
     boolean = place.field in ("whereClause", "havingClause", "quals")
     lone = isinstance(place.parent and place.parent.node, ast.ResTarget)
-    at = place.order + 1
-    while at < place.end:
+    nearest = place.size > MANY and not topmost
+    at, end = place.order + 1, place.end
+    while at < end:
         low = places[at]
-        if category(low.node) == wanted and not (low.parent is place and wanted == type(place.node).__name__):
-            yield replaced(
-                root,
-                place,
-                "hoist",
-                low.node,
-                key=(id(low.node),),
-                kept=ranges([low]),
-                odds=1.0 if not boolean or type(low.node).__name__ in _TRUTHS else 0.15,
-                lone=(low.order, low.end) if lone else None,
-            )
-            if place.size > MANY and not topmost:
-                at = low.end  # of a big tree only the nearest
-                continue
         at += 1
+        low_kind = type(low.node)
+        if category_of(low_kind) == wanted and not (only_indirect and low.parent is place):
+            yield Edit(
+                "hoist",
+                ("hoist", id(place.node), id(low.node)),
+                partial(put, root, place, low.node),
+                (place,),
+                (low,),
+                odds=1.0 if not boolean or low_kind.__name__ in _TRUTHS else 0.15,
+                lone=lone,
+            )
+            if nearest:
+                at = low.end  # of a big tree only the nearest
 
 
 def _constants(root: Root, place: Place) -> Iterator[Edit]:
     node = place.node
     if type(node).__name__ == "A_Const":
         value = node.val
+        key = ("constant", id(value))
         if isinstance(value, ast.String) and len(value.sval or "") >= LONG:
-            yield Edit("constant", ("constant", id(value)), ((value, "sval", ""),), ())
+            yield Edit("constant", key, partial(write, value, "sval", ""), ())
         elif isinstance(value, ast.Integer) and abs(value.ival or 0) >= 10**LONG:
-            yield Edit("constant", ("constant", id(value)), ((value, "ival", 1),), ())
+            yield Edit("constant", key, partial(write, value, "ival", 1), ())
         elif isinstance(value, ast.Float) and len(value.fval or "") > LONG:
-            yield Edit("constant", ("constant", id(value)), ((node, "val", ast.Integer(ival=1)),), ())
+            yield Edit("constant", key, partial(write, node, "val", ast.Integer(ival=1)), ())
         if node.isnull:
             return
-    yield replaced(
-        root,
-        place,
+    yield Edit(
         "null",
-        make(ast.A_Const, isnull=True),
+        ("null", id(node)),
+        partial(put_made, root, place, partial(make, ast.A_Const, isnull=True)),
+        (place,),
         added=1,
-        lone=(-1, -1) if isinstance(place.parent and place.parent.node, ast.ResTarget) else None,
+        lone=isinstance(place.parent and place.parent.node, ast.ResTarget),
     )
 
 
@@ -354,7 +374,7 @@ def _bodies(place: Place) -> Iterator[Edit]:
             yield Edit(
                 "body",
                 ("body", id(place.node), shorter),
-                ((place.node, "sval", shorter),),
+                partial(write, place.node, "sval", shorter),
                 (),
                 odds=1 - len(shorter) / len(text) / 2,
             )
@@ -364,17 +384,20 @@ def _edited(text: str) -> Iterator[str]:
     """What the edits of a piece of SQL give."""
     try:
         root = Root(parse_sql(text))
-    except PglastError:
+        places = walk(root.script)
+        known = Known(root.script, places)
+    except (PglastError, Unprintable):
         return
-    for edit in find_edits(root, walk(root.script)):
-        before = edit.apply()
+    for edit in find_edits(root, places):
+        changes = edit.changes()
+        before = apply(changes)
         try:
-            shorter = to_sql(root.script)
-            parse_sql(shorter)
+            shorter = to_sql(root.script, known, changes)
+            outline(shorter)
         except (Unprintable, PglastError):
             continue
         finally:
-            undo(before)
+            apply(before)
         if not re.search(r"\bNone\b", shorter):
             yield shorter
 

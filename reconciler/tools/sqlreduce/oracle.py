@@ -14,9 +14,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from reconciler.errors import ReconcilerError
 
@@ -129,6 +129,18 @@ class Oracle(Protocol):
 
     def confirm(self, query: str) -> bool:
         """Whether the query fails like the input from a clean start, for example on a fresh connection."""
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """An oracle that lets the search work on while others compute.
+
+    Attributes:
+        meanwhile: set by the search; to be called from the thread that called `first`, as often as there is time.
+            Each call does a small piece of work, and says whether there is more.
+    """
+
+    meanwhile: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)

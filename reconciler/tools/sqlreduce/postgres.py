@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 
 import psycopg
-from pglast import ast
 from psycopg import sql as compose
 
 from reconciler.tools.sqlreduce.oracle import (
@@ -23,8 +22,9 @@ from reconciler.tools.sqlreduce.oracle import (
     Trial,
     WrongTarget,
 )
-from reconciler.tools.sqlreduce.safety import explainable, statement_text
-from reconciler.tools.sqlreduce.session import DEALLOCATE, PATIENCE, Job, Lost, Result, Session
+from reconciler.tools.sqlreduce.outline import outline
+from reconciler.tools.sqlreduce.safety import explainable
+from reconciler.tools.sqlreduce.session import DEALLOCATE, PATIENCE, Job, Lost, Opening, Result, Session, nothing
 from reconciler.tools.sqlreduce.tree import every, parsed
 
 BATCH = 4  # candidates that travel together to a server that is far
@@ -70,10 +70,13 @@ class PostgresOracle:
         self.target = Failure("")
         self.losses = 0
         self.sessions = [Session(dsn, timeout)]
+        self.sessions[0].patient = self.match.kind == "crash"  # what happens is the last job's doing
         self.far = self.sessions[0].is_far()
+        self.meanwhile: Callable[[], bool] = nothing
         # When the server crashes, all connections end: an idle one tells a crash from a connection that broke.
         self.witness = Session(dsn, timeout) if self.match.kind == "crash" else None
         self.pool = ThreadPoolExecutor(self.jobs)
+        self.opening: Opening | None = None  # of the connection for the last check
 
     def __enter__(self) -> PostgresOracle:
         return self
@@ -86,6 +89,8 @@ class PostgresOracle:
     def close(self) -> None:
         """Ends the connections."""
         self.pool.shutdown()
+        if self.opening:
+            self.opening.close()
         for session in (*self.sessions, *filter(None, [self.witness])):
             session.close()
 
@@ -122,13 +127,16 @@ class PostgresOracle:
         if len(job.statements) == 1 and not job.plain:
             session.stage = result.stage
         session.exploring = False
-        if any(isinstance(raw.stmt, (ast.PrepareStmt, ast.DoStmt, ast.CallStmt)) for raw in parsed(query)):
+        if any(statement.kind in ("PrepareStmt", "DoStmt", "CallStmt") for statement in outline(query).statements):
             session.clean = (*session.clean, DEALLOCATE)
         for _ in range(self.jobs - 1):
             self._add_session()
         if self.match.kind == "timeout":
             for session in self.sessions:
                 session.set_timeout(max(HASTY * self.timeout, 0.05))
+        if self.match.kind != "crash":
+            with contextlib.suppress(psycopg.Error):
+                self.opening = Opening(self.dsn)
         return self.target
 
     def _add_session(self) -> None:
@@ -169,13 +177,17 @@ class PostgresOracle:
         """Runs candidates up to the first that matches; a batch that is on its way runs to its end."""
         jobs = [job_of(query) for query in queries]
         results: list[Result] = []
+        if self.opening:
+            self.opening.advance()
         if self.jobs > 1 and len(jobs) > 1:
             share = -(-len(jobs) // self.jobs)
             parts = [jobs[at : at + share] for at in range(0, len(jobs), share)]
             for part in self.pool.map(self._many, self.sessions[: len(parts)], parts):
                 results += part
         else:
+            self.sessions[0].meanwhile = self.meanwhile
             results = self._many(self.sessions[0], jobs)
+            self.sessions[0].meanwhile = nothing
         return [
             Trial(query, self.match.same(self.target, result.failure), result.failure)
             for query, result in zip(queries, results, strict=True)
@@ -183,7 +195,11 @@ class PostgresOracle:
 
     def confirm(self, query: str) -> bool:
         """Runs the query on a fresh connection, in full, and compares. After a no, slowness is measured in full."""
-        session = Session(self.dsn, self.timeout)
+        for session in self.sessions:
+            with contextlib.suppress(Lost):
+                session.settle()
+        session = Session(self.dsn, self.timeout, opening=self.opening)
+        self.opening = None
         session.begin = self.sessions[0].begin
         with contextlib.closing(session):
             (result,) = self._many(session, [job_of(query)])
@@ -243,7 +259,7 @@ class PostgresOracle:
         if session is not self.sessions[0] and failure.kind == "crash":
             self.sessions[0].close()
             self.sessions[0].reconnect(PATIENCE)
-        return None if failure.sqlstate == CRASHED_ELSEWHERE else failure
+        return None if lost.late or failure.sqlstate == CRASHED_ELSEWHERE else failure
 
 
 _SEQUENCES = """
@@ -268,11 +284,9 @@ def _words(query: str) -> list[str]:
 
 def job_of(query: str) -> Job:
     """How a query has to be run."""
-    script = parsed(query)
-    parameters = (
-        "$" in query
-        and any(isinstance(node, ast.ParamRef) for node in every(script))
-        and not any(isinstance(raw.stmt, ast.PrepareStmt) for raw in script)
-    )
-    plain = parameters or any(isinstance(raw.stmt, ast.CopyStmt) for raw in script)
-    return Job(tuple(statement_text(query, raw) for raw in script), explainable(script), plain)
+    known = outline(query)
+    statements = known.statements
+    kinds = {statement.kind for statement in statements}
+    parameters = known.has("ParamRef") and "PrepareStmt" not in kinds
+    texts = tuple(statement.text for statement in statements)
+    return Job(texts, explainable(known), parameters or "CopyStmt" in kinds)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 from pglast import ast
@@ -11,10 +12,13 @@ from pglast.precedence import ExprContext
 from pglast.stream import RawStream
 from pglast.visitors import Ancestor
 
-from reconciler.tools.sqlreduce.tree import Node, Place, Script, fields
+from reconciler.tools.sqlreduce.tree import Change, Node, Place, Script, branches
 
-Key: TypeAlias = tuple[int, ExprContext, bool, bool]  # a node's id and what around it decides about its text
+Around: TypeAlias = tuple[ExprContext, bool, bool]  # what around a node decides about its text
+Key: TypeAlias = tuple[int, ExprContext, bool, bool]  # the same with the node's id
+Printed: TypeAlias = dict[int, dict[Around, str]]
 
+_NO_INDENT: AbstractContextManager[None] = nullcontext()
 DEEPEST_PRINT = 40  # nested nodes that are printed in one go, see Printer
 
 _AROUND_CASTS = frozenset(
@@ -53,11 +57,15 @@ class Printer(RawStream):
     surrounds a node decides about its parentheses and is part of the key.
     """
 
-    def __init__(self, printed: dict[Key, str], stale: Set[int], deep_texts: dict[Key, str]) -> None:
+    def __init__(self, printed: Printed, stale: Set[int], deep_texts: dict[Key, str]) -> None:
         super().__init__()
         self.printed, self.stale, self.deep_texts = printed, stale, deep_texts
-        self.record: list[tuple[Key, int, int]] = []
+        self.record: list[tuple[int, Around, int, int]] = []
         self.depth = 0
+
+    def push_indent(self, amount: int = 0, relative: bool = True) -> AbstractContextManager[None]:
+        """Indent what comes; part of pglast's protocol. There are no lines here."""
+        return _NO_INDENT
 
     def write(self, s: str) -> int:
         """Write a piece of text; part of pglast's protocol. Older servers do not know the long form of MERGE."""
@@ -65,16 +73,21 @@ class Printer(RawStream):
 
     def print_node(self, node: Node, is_name: bool = False, is_symbol: bool = False) -> None:
         """Print one node; part of pglast's protocol. Casts are printed in their short form where it may stand."""
-        key = (id(node), self.expr_context, is_name, is_symbol)
-        text = self.deep_texts.get(key)
-        if text is None and key[0] not in self.stale:
-            text = self.printed.get(key)
+        at = id(node)
+        around = (self.expr_context, is_name, is_symbol)
+        text = None
+        if at not in self.stale:
+            texts = self.printed.get(at)
+            if texts is not None:
+                text = texts.get(around)
+        if text is None and self.deep_texts:
+            text = self.deep_texts.get((at, *around))
         if text is not None:
             self.write(text)
             self.separator()
             return
         if self.depth >= DEEPEST_PRINT and isinstance(node, ast.Node):
-            raise _TooDeep(key, node)
+            raise _TooDeep((at, *around), node)
         start = self.tell()
         self.depth += 1
         if self._short_cast(node):
@@ -86,7 +99,7 @@ class Printer(RawStream):
             super().print_node(node, is_name=is_name, is_symbol=is_symbol)
         self.depth -= 1
         if isinstance(node, ast.Node):
-            self.record.append((key, start, self.tell()))
+            self.record.append((at, around, start, self.tell()))
 
     def _short_cast(self, node: Node) -> bool:
         return (
@@ -108,54 +121,66 @@ class Unprintable(Exception):
 
 
 class Known:
-    """The texts of all nodes of a tree, so that a changed tree prints only what the change touches."""
+    """The texts of all nodes of a tree, so that a changed tree prints only what the change touches.
+
+    Attributes:
+        text: the tree as SQL.
+
+    Raises:
+        Unprintable: pglast cannot print the tree
+    """
 
     def __init__(self, script: Script, places: list[Place]) -> None:
-        self.parents: dict[int, int | None] = {
-            id(place.node): None if place.parent is None else id(place.parent.node) for place in places
-        }
-        self.printed: dict[Key, str] = {}
-        _link(Ancestor(), script)
-        for statement in script:
-            _print(statement, self.printed, keep=True)
+        self.script = script
+        self.places: dict[int, Place] = {}  # of each node that was in the tree once, which also keeps their ids alive
+        self.parents: dict[int, int] = {}
+        self.printed: Printed = {}
+        self.text = ""
+        self.follow(script, places, ())
 
-    def touched(self, changes: Iterable[tuple[Any, str, Any]]) -> set[int]:
+    def follow(self, script: Script, places: list[Place], changes: Sequence[Change]) -> set[int]:
+        """Makes the changes of the tree its own, after they were made.
+
+        Args:
+            script: the tree
+            places: all of its nodes
+            changes: what was changed: a node, a field, its value
+        Returns:
+            ids of the nodes whose subtrees changed
+        """
+        with _unprintable():
+            if changes:
+                for holder, field, value in changes:
+                    if isinstance(holder, ast.Node) and value is not None:
+                        _link(Ancestor(holder.ancestors, holder, field), value)
+            else:
+                _link(Ancestor(), script)
+            self.places.update((id(place.node), place) for place in places)
+            parents = {id(place.node): 0 if place.parent is None else id(place.parent.node) for place in places}
+            stale = self.touched(changes)
+            before = self.parents
+            for at in (*stale, *(at for at, parent in parents.items() if before.get(at) != parent)):
+                self.printed.pop(at, None)
+            self.parents = parents
+            self.text = _join(script, self.printed, frozenset(), keep=True)
+        return stale
+
+    def touched(self, changes: Iterable[Change]) -> set[int]:
         """The nodes above a change, which print another text than before."""
         stale: set[int] = set()
         for node, _, _ in changes:
-            at: int | None = id(node)
-            while at is not None and at not in stale:
-                stale.add(at)
-                at = self.parents.get(at)
+            place = self.places.get(id(node))
+            while place is not None and id(place.node) not in stale:
+                stale.add(id(place.node))
+                place = place.parent
         return stale
 
 
-def to_sql(script: Script, known: Known | None = None, changes: Sequence[tuple[Any, str, Any]] = ()) -> str:
-    """The script as SQL text.
-
-    Args:
-        script: the tree, with the changes made
-        known: the texts of the tree before the changes
-        changes: what was changed: a node, a field, its value
-    Returns:
-        the statements, separated by "; "
-    Raises:
-        Unprintable: the tree lacks what its grammar needs
-    """
+@contextmanager
+def _unprintable() -> Iterator[None]:
+    """Whatever pglast raises for a tree that is no SQL, as one exception."""
     try:
-        if known is None or not all(isinstance(node, ast.Node) for node, _, _ in changes):
-            _link(Ancestor(), script)
-            return _join(script, {}, frozenset())
-        stale = known.touched(changes)
-        moved: list[tuple[Node, Any]] = []
-        try:
-            for node, field, value in changes:
-                if value is not None and hasattr(node, "ancestors"):
-                    _link(Ancestor(node.ancestors, node, field), value, known, stale, moved)
-            return _join(script, known.printed, stale)
-        finally:
-            for node, ancestors in reversed(moved):
-                object.__setattr__(node, "ancestors", ancestors)
+        yield
     except (
         PglastError,
         AttributeError,
@@ -169,8 +194,36 @@ def to_sql(script: Script, known: Known | None = None, changes: Sequence[tuple[A
         raise Unprintable(str(error)) from error
 
 
-def _join(script: Script, printed: dict[Key, str], stale: Set[int]) -> str:
-    return "; ".join(filter(None, (_print(statement, printed, stale) for statement in script)))
+def to_sql(script: Script, known: Known | None = None, changes: Sequence[Change] = ()) -> str:
+    """The script as SQL text.
+
+    Args:
+        script: the tree, with the changes made
+        known: the texts of the tree before the changes
+        changes: what was changed: a node, a field, its value
+    Returns:
+        the statements, separated by "; "
+    Raises:
+        Unprintable: the tree lacks what its grammar needs
+    """
+    with _unprintable():
+        if known is None:
+            _link(Ancestor(), script)
+            return _join(script, {}, frozenset())
+        stale = known.touched(changes)
+        moved: list[tuple[Node, Any]] = []
+        try:
+            for node, field, value in changes:
+                if value is not None and isinstance(node, ast.Node) and hasattr(node, "ancestors"):
+                    _link(Ancestor(node.ancestors, node, field), value, known, stale, moved)
+            return _join(script, known.printed, stale)
+        finally:
+            for node, ancestors in reversed(moved):
+                object.__setattr__(node, "ancestors", ancestors)
+
+
+def _join(script: Script, printed: Printed, stale: Set[int], *, keep: bool = False) -> str:
+    return "; ".join(filter(None, [_print(statement, printed, stale, keep=keep) for statement in script]))
 
 
 def _link(
@@ -201,14 +254,13 @@ def _link(
             object.__setattr__(value, "ancestors", above)
             continue
         object.__setattr__(value, "ancestors", above)
-        todo.extend(
-            (Ancestor(above, value, name), child)
-            for name, child in fields(value)
-            if isinstance(child, (ast.Node, tuple))
-        )
+        for name in branches(type(value)):
+            child = getattr(value, name, None)
+            if child is not None:
+                todo.append((Ancestor(above, value, name), child))
 
 
-def _print(statement: Node, printed: dict[Key, str], stale: Set[int] = frozenset(), *, keep: bool = False) -> str:
+def _print(statement: Node, printed: Printed, stale: Set[int], *, keep: bool) -> str:
     stack: list[tuple[Key | None, Node]] = [(None, statement)]
     deep_texts: dict[Key, str] = {}
     text = ""
@@ -228,8 +280,8 @@ def _print(statement: Node, printed: dict[Key, str], stale: Set[int] = frozenset
         stack.pop()
         text = str(stream.getvalue())
         if keep:
-            for part, start, stop in stream.record:
-                printed[part] = text[start:stop].strip()
+            for part, around, start, stop in stream.record:
+                printed.setdefault(part, {})[around] = text[start:stop].strip()
         text = text.strip()
         if key is not None:
             deep_texts[key] = text

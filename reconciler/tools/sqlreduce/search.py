@@ -13,23 +13,28 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import accumulate
 from typing import Any
 
 from pglast import ast
 from pglast.error import Error as PglastError
+from pglast.keywords import COL_NAME_KEYWORDS, RESERVED_KEYWORDS, TYPE_FUNC_NAME_KEYWORDS, UNRESERVED_KEYWORDS
 from pglast.parser import parse_sql
 
-from reconciler.tools.sqlreduce.edits import Edit, Root, find_edits, undo
-from reconciler.tools.sqlreduce.oracle import Failure, Oracle, Trial
+from reconciler.tools.sqlreduce.edits import Edit, Root, apply, find_edits
+from reconciler.tools.sqlreduce.oracle import Failure, Oracle, Trial, Waiting
+from reconciler.tools.sqlreduce.outline import Outline, identifiers, invents, outline
 from reconciler.tools.sqlreduce.printing import Known, Unprintable, to_sql
 from reconciler.tools.sqlreduce.rewrites import find_rewrites
-from reconciler.tools.sqlreduce.scope import dangling, lead, required_text
+from reconciler.tools.sqlreduce.scope import lead, required_text
 from reconciler.tools.sqlreduce.tokens import shorter_texts
-from reconciler.tools.sqlreduce.tree import Measure, Place, measure, parsed, walk, weigh
+from reconciler.tools.sqlreduce.tree import Place, measure, walk
 
 SMALL = 32  # nodes up to which the clauses are tried in reading order, which people can follow
 NEEDED, POINTED = 4.0, 1.5  # nodes that are needed, as a first guess; the same if the server names a place
 LEAST, MOST = 0.001, 0.98
+AHEAD = 2  # candidates that are made while a server computes
 BROKEN = 0.2  # an edit that gives another error says less about what it took than one that gives none
 TINY = 0.05  # the gain of an edit that takes no node: it waits until the big ones are through
 BLAME = {"clear": 1.0, "drop": 1.0, "null": 0.7, "hoist": 0.5, "select": 0.3}
@@ -51,6 +56,8 @@ TRUST = {
     "constant": 0.3,
 }
 
+_LOWER = COL_NAME_KEYWORDS | RESERVED_KEYWORDS | TYPE_FUNC_NAME_KEYWORDS | UNRESERVED_KEYWORDS
+KEYWORDS = _LOWER | {word.upper() for word in _LOWER}
 _ALWAYS = frozenset({"pg_catalog"})  # the parser itself puts it before the names of some types
 REWRITES = frozenset({"select", "move", "inline", "flatten", "alias"})
 LAZY = frozenset({"BoolExpr", "CaseExpr", "CoalesceExpr", "SubLink"})  # they need not compute all their parts
@@ -62,7 +69,6 @@ class Candidate:
 
     edit: Edit
     sql: str
-    size: Measure
 
 
 @dataclass(slots=True)
@@ -83,7 +89,7 @@ class Search:
         sql: the smallest query so far.
         size: its size.
         on_trial: called for each query that was run.
-        refuse: says why a script must not be run; empty if it may.
+        allowed: whether a query may be run.
     """
 
     oracle: Oracle
@@ -91,33 +97,38 @@ class Search:
     target: Failure
     on_trial: Callable[[Trial], None]
     counts: Counts
-    allowed: Callable[[Any], bool] = lambda _: True
+    allowed: Callable[[Outline], bool] = lambda _: True
     seen: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.root = Root(parse_sql(self.sql))
         self.places = walk(self.root.script)
         self.known: Known | None = None
-        self.size, names = weigh(self.sql, self.root.script)
-        self.input_names = names | _ALWAYS | ({"None"} if "None" in self.sql else set())
+        self.size = measure(self.sql)
+        self.input_names = identifiers(self.sql) | _ALWAYS | ({"None"} if "None" in self.sql else set())
         with contextlib.suppress(Unprintable, PglastError):
-            printed = to_sql(self.root.script)  # may be longer than what the user wrote
-            size, names = weigh(printed, parsed(printed))
+            known = Known(self.root.script, self.places)
+            size = measure(known.text)  # may be longer than what the user wrote
             self.size = max(self.size, size, key=lambda size: size.cost)
-            self.input_names |= names
-            self.known = Known(self.root.script, self.places)
-        self.input_names |= {p.node.sval or "" for p in walk(self.root.script) if isinstance(p.node, ast.String)}
+            self.input_names |= identifiers(known.text)
+            self.known = known
+        self.input_names |= {p.node.sval or "" for p in self.places if isinstance(p.node, ast.String)}
+        self.words = self.input_names | KEYWORDS
         self.in_order = self.size.nodes <= SMALL
         self.rates: dict[str, list[float]] = {kind: [2.0 * rate, 2.0] for kind, rate in TRUST.items()}
         self.failed: set[tuple[Any, ...]] = set()
         self.settled: set[tuple[Any, ...]] = set()  # edits that need no second look at the query as it is now
         self.needed: dict[int, float] = {}
         self.past: list[list[Place]] = []  # keeps nodes alive: what is known of one is kept under its id
-        self.harmless: list[tuple[int, int, int]] = []
+        self.harmless: list[tuple[int, Place]] = []
+        self.ahead: dict[tuple[Any, ...], Candidate | None] = {}  # made before they were asked for
+        self.queue = Queue(self)
         self.lead = lead(self.sql, self.target)
         self.required = required_text(self.sql, self.target)
-        self.resolved = self.target.stage in ("plan", "run") and not dangling(self.root.script)
+        self.resolved = self.target.stage in ("plan", "run") and not outline(self.sql).dangling()
         self._guess()
+        if isinstance(self.oracle, Waiting):
+            self.oracle.meanwhile = self._work_ahead
 
     def _guess(self) -> None:
         """The probabilities before anything is known: the place of the error is needed, so is what its text names."""
@@ -138,14 +149,13 @@ class Search:
 
     def run(self) -> None:
         """Makes the query 1-minimal; `sql` and `size` hold the result."""
-        sweeping = False
-        edits = self._edits()
+        self.queue.fill(self._edits())
         while True:
-            batch = self._choose(edits, sweeping)
+            batch = self._choose()
             if not batch:
-                if sweeping:
+                if self.queue.sweeping:
                     return
-                sweeping = True
+                self.queue.fill(self.queue.edits, sweeping=True)
                 continue
             trials = self.oracle.first([candidate.sql for candidate in batch])
             won = None
@@ -158,8 +168,7 @@ class Search:
                     self._learn(candidate.edit, trial)
             if won:
                 self._accept(won)
-                edits = self._edits()
-                sweeping = False
+                self.queue.fill(self._edits())
 
     def run_tokens(self) -> None:
         """The last pass: removes neighbouring tokens from the text as long as one removal succeeds."""
@@ -167,7 +176,7 @@ class Search:
         while shorter:
             shorter = False
             for text in shorter_texts(self.sql):
-                if text in self.seen or not self.allowed(parsed(text)) or measure(text).tokens >= self.size.tokens:
+                if text in self.seen or not self.allowed(outline(text)) or measure(text).tokens >= self.size.tokens:
                     continue
                 (trial,) = self.oracle.first([text])
                 self.note(trial)
@@ -187,14 +196,28 @@ class Search:
         self.on_trial(trial)
 
     def _accept(self, won: Candidate) -> None:
-        won.edit.apply()
+        changes = won.edit.changes()
+        apply(changes)
         self.counts.accepted += 1
         self.harmless.clear()
         self.settled.clear()
-        self.sql, self.size = won.sql, won.size
+        self.ahead.clear()
+        self.sql, self.size = won.sql, measure(won.sql)
         self.past.append(self.places)
-        self.places = walk(self.root.script)
-        self.known = Known(self.root.script, self.places)
+        self.places = walk(self.root.script, self.places)
+        by_node = {id(place.node): place for place in self.places}
+        for holder, _, _ in changes:
+            place = by_node.get(id(holder))
+            while place is not None:
+                place.cuts = place.rewrites = None
+                place = place.parent
+        try:
+            if self.known is None:
+                self.known = Known(self.root.script, self.places)
+            else:
+                self.known.follow(self.root.script, self.places, changes)
+        except Unprintable:
+            self.known = None
 
     def _learn(self, edit: Edit, trial: Trial) -> None:
         rate = self.rates[edit.kind]
@@ -205,7 +228,9 @@ class Search:
         self.failed.add(edit.key)
         self.settled.add(edit.key)
         if edit.lone and trial.failure is None:
-            self.harmless.append((edit.key[1], *edit.lone))
+            self.harmless += [(edit.key[1], place) for place in edit.kept]
+        if self.in_order:
+            return
         chance = math.exp(-self._weight(edit))
         blame = BLAME.get(edit.kind, 0.0) * (1 if trial.failure is None else BROKEN)
         if not blame or chance >= 1:
@@ -213,106 +238,207 @@ class Search:
         for place in self._gone(edit):
             old = self.needed.get(id(place.node), LEAST)
             self.needed[id(place.node)] = min(MOST, old + (old / (1 - chance) - old) * blame)
+        self.queue.weigh()
 
     def _gone(self, edit: Edit) -> Iterator[Place]:
-        for start, stop in edit.gone:
-            at = start
-            while at < stop:
-                skip = next((end for begin, end in edit.kept if begin == at), 0)
+        for top in edit.gone:
+            at = top.order
+            while at < top.end:
+                skip = next((low.end for low in edit.kept if low.order == at), 0)
                 if skip:
                     at = skip
                 else:
                     yield self.places[at]
                     at += 1
 
+    def weight(self, place: Place) -> float:
+        """How much speaks for a node to be needed: the logarithm of the probability that it is not."""
+        return -math.log1p(-self.needed.get(id(place.node), LEAST))
+
     def _weight(self, edit: Edit) -> float:
-        return sum(-math.log1p(-self.needed.get(id(p.node), LEAST)) for p in self._gone(edit))
+        return sum([self.weight(place) for place in self._gone(edit)])
 
-    def _scores(self, edits: list[Edit]) -> list[tuple[float, int]]:
-        """The edits, the most promising first."""
-        weights = [0.0]
-        for place in self.places:
-            weights.append(weights[-1] - math.log1p(-self.needed.get(id(place.node), LEAST)))
-        rates = {kind: won / tried for kind, (won, tried) in self.rates.items()}
-        scores = []
-        for at, edit in enumerate(edits):
-            weight, nodes = 0.0, -edit.added
-            for start, stop in edit.gone:
-                weight += weights[stop] - weights[start]
-                nodes += stop - start
-            for start, stop in edit.kept:
-                weight -= weights[stop] - weights[start]
-                nodes -= stop - start
-            gain = max(nodes, TINY) * math.exp(-weight * STAKE.get(edit.kind, 1.0)) * rates[edit.kind] * edit.odds
-            if edit.kind == "name":
-                gain *= TINY
-            scores.append((gain, at))
-        if self.in_order:
-            return sorted(((-gain, at) for gain, at in scores), key=lambda item: reading_order(edits[item[1]]))
-        return sorted(((-gain, at) for gain, at in scores))
-
-    def _choose(self, edits: list[Edit], sweeping: bool) -> list[Candidate]:
+    def _choose(self) -> list[Candidate]:
+        """The next candidates, the most promising first."""
         batch: list[Candidate] = []
+        later: list[int] = []
         chosen: set[str] = set()
         wanted = max(1, self.oracle.batch)
-        for _, at in self._scores(edits):
-            edit = edits[at]
-            if edit.key in self.settled or (not sweeping and edit.key in self.failed):
-                continue
+        while len(batch) < wanted:
+            at = self.queue.pop()
+            if at is None:
+                break
+            edit = self.queue.edits[at]
             candidate = None if self._implied(edit) else self._candidate(edit)
             if candidate is None:
                 self.failed.add(edit.key)
                 self.settled.add(edit.key)
-            elif candidate.sql not in chosen:
+            elif candidate.sql in chosen:
+                later.append(at)
+            else:
                 chosen.add(candidate.sql)
                 batch.append(candidate)
-                if len(batch) == wanted:
-                    break
+        self.queue.push(later)
         return batch
+
+    def _work_ahead(self) -> bool:
+        """Makes a candidate that will be wanted soon, as long as a server computes.
+
+        Returns:
+            whether there is more to be made
+        """
+        if sum(candidate is not None for candidate in self.ahead.values()) >= AHEAD:
+            return False
+        at = self.queue.borrow()
+        if at is None:
+            return False
+        edit = self.queue.edits[at]
+        if edit.key not in self.ahead and not self._implied(edit):
+            self.ahead[edit.key] = self._made(edit)
+        return True
 
     def _implied(self, edit: Edit) -> bool:
         """Whether the edit computes only a part of what was computed in this place without any error."""
-        if edit.lone is None:
+        if not edit.lone:
             return False
         return any(
             slot == edit.key[1]
-            and (edit.lone[0] < 0 or start <= edit.lone[0] < end)
-            and not any(type(p.node).__name__ in LAZY for p in self.places[max(start, 0) : end])
-            for slot, start, end in self.harmless
+            and (not edit.kept or edit.kept[0].below(place))
+            and not any(type(p.node).__name__ in LAZY for p in self.places[place.order : place.end])
+            for slot, place in self.harmless
         )
 
     def _candidate(self, edit: Edit) -> Candidate | None:
         """The SQL of an edit; None if it is none, not smaller, or was run before."""
-        before = edit.apply()
+        found = self.ahead.pop(edit.key) if edit.key in self.ahead else self._made(edit)
+        return None if found is None or found.sql in self.seen else found
+
+    def _made(self, edit: Edit) -> Candidate | None:
+        changes = edit.changes()
+        before = apply(changes)
         try:
-            sql = to_sql(self.root.script, self.known, edit.changes)
+            sql = to_sql(self.root.script, self.known, changes)
         except Unprintable:
             return None
         finally:
-            undo(before)
+            apply(before)
         if self.lead and sql.lower().startswith(self.lead.strip().lower()):
             sql = self.lead + sql[len(self.lead.strip()) :].lstrip()
-        if not sql or sql in self.seen:
+        if not sql or sql in self.seen or self.required not in sql:
             return None
-        try:
-            script = parsed(sql)
-        except PglastError:
-            return None
-        size, names = weigh(sql, script)
         if "None" in sql and "None" not in self.input_names and re.search(r"\bNone\b", sql):
             return None
-        if not size.improves(self.size, edit.kind in REWRITES) or not names <= self.input_names:
+        try:
+            known = outline(sql)
+        except PglastError:
             return None
-        if not self.allowed(script):
+        rewrite = edit.kind in REWRITES
+        if known.nodes > self.size.nodes and not rewrite:
             return None
-        if self.required not in sql or (self.resolved and dangling(script)):
+        if (rewrite or known.nodes == self.size.nodes) and not measure(sql).improves(self.size, rewrite):
             return None
-        return Candidate(edit, sql, size)
+        if not self.allowed(known) or (self.resolved and known.dangling()):
+            return None
+        return None if invents(sql, self.input_names, self.words) else Candidate(edit, sql)
+
+
+class Queue:
+    """The edits of a tree that are still to be tried, the most promising first.
+
+    What is learned from failures only makes edits less promising. So what an edit was worth once is a bound, and only
+    those that come first are weighed again.
+
+    Attributes:
+        edits: all edits of the tree.
+        sweeping: whether edits are tried again which failed in an earlier state of the tree.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.edits: list[Edit] = []
+        self.sweeping = False
+        self.heap: list[tuple[Any, int]] = []
+        self.borrowed: list[int] = []
+        self.sums: list[float] = []
+
+    def fill(self, edits: list[Edit], *, sweeping: bool = False) -> None:
+        """Begins anew."""
+        self.edits, self.sweeping = edits, sweeping
+        self.borrowed.clear()
+        search = self.search
+        skipped = search.settled if sweeping else search.failed
+        wanted = [(at, edit) for at, edit in enumerate(edits) if edit.key not in skipped]
+        if search.in_order:
+            self.heap = [(reading_order(edit), at) for at, edit in wanted]
+        else:
+            self.weigh()
+            self.heap = [(-self._gain(edit), at) for at, edit in wanted]
+        heapify(self.heap)
+
+    def weigh(self) -> None:
+        """Takes note of what was learned."""
+        if not self.search.in_order:
+            self.sums = list(accumulate(map(self.search.weight, self.search.places), initial=0.0))
+
+    def pop(self) -> int | None:
+        """Takes the most promising edit out.
+
+        Returns:
+            where it is among the edits; None if there is none
+        """
+        if self.borrowed:
+            self.push(self.borrowed)
+            self.borrowed.clear()
+        return self._pop()
+
+    def borrow(self) -> int | None:
+        """The next edit behind those that were borrowed already; `pop` gives them all back first."""
+        at = self._pop()
+        if at is not None:
+            self.borrowed.append(at)
+        return at
+
+    def _pop(self) -> int | None:
+        settled = self.search.settled
+        while self.heap:
+            bound, at = self.heap[0]
+            edit = self.edits[at]
+            if edit.key in settled:
+                heappop(self.heap)
+                continue
+            if not self.search.in_order:
+                now = -self._gain(edit)
+                if now > bound:
+                    heapreplace(self.heap, (now, at))
+                    continue
+            heappop(self.heap)
+            return at
+        return None
+
+    def push(self, popped: list[int]) -> None:
+        """Puts edits back."""
+        for at in popped:
+            edit = self.edits[at]
+            heappush(self.heap, (reading_order(edit) if self.search.in_order else -self._gain(edit), at))
+
+    def _gain(self, edit: Edit) -> float:
+        """How many nodes an edit can be expected to take away."""
+        sums = self.sums
+        weight, nodes = 0.0, -edit.added
+        for place in edit.gone:
+            weight += sums[place.end] - sums[place.order]
+            nodes += place.end - place.order
+        for place in edit.kept:
+            weight -= sums[place.end] - sums[place.order]
+            nodes -= place.end - place.order
+        won, tried = self.search.rates[edit.kind]
+        gain = max(nodes, TINY) * math.exp(-weight * STAKE.get(edit.kind, 1.0)) * (won / tried) * edit.odds
+        return gain * TINY if edit.kind == "name" else gain
 
 
 def reading_order(edit: Edit) -> tuple[object, ...]:
     """Whole clauses before parts, outer before inner: LIMIT and ORDER BY first, then the heart of the statement."""
-    start = min((start for start, _ in edit.gone), default=1 << 30)
+    start = min([place.order for place in edit.gone], default=1 << 30)
     last = edit.kind == "clear" and edit.key[2] in ("limitCount", "limitOffset", "sortClause", "lockingClause")
     rank = {"clear": 0, "drop": 1, "null": 2, "hoist": 3}.get(edit.kind, 4)
     return rank, not last, -start if last else start

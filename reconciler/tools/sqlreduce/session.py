@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import psycopg
-from psycopg.pq import DiagnosticField, ExecStatus, PGconn, Ping
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import DiagnosticField, ExecStatus, PGconn, Ping, PollingStatus
 
 from reconciler.tools.sqlreduce.oracle import Failure, ServerUnavailable
 
@@ -22,7 +23,8 @@ Stage: TypeAlias = Literal["parse", "plan", "run"]
 PATIENCE = 30.0  # seconds that a server may take to come back, or to answer beyond its own timeouts
 FAR = 0.002  # seconds of a round trip from which a server is far
 PIECE = 500  # rows
-PAUSE = 0.05  # seconds between two attempts to connect
+PAUSE = 0.01  # seconds between two attempts to connect
+PARAMETERS: dict[str, Any] = {"connect_timeout": 10, "fallback_application_name": "reconciler sqlreduce"}
 ROLLBACK = b"ROLLBACK"
 UNLOCK = b"SELECT pg_catalog.pg_advisory_unlock_all()"
 DEALLOCATE = b"DEALLOCATE ALL"
@@ -51,12 +53,61 @@ class Result:
     stage: Stage = "run"
 
 
-class Lost(Exception):
-    """The connection broke; `failure` is the server's last word, if it had one."""
+def nothing() -> bool:
+    """There is nothing to be done meanwhile."""
+    return False
 
-    def __init__(self, failure: Failure | None, text: str) -> None:
-        self.failure = failure
+
+class Lost(Exception):
+    """The connection broke.
+
+    Attributes:
+        failure: the server's last word, if it had one.
+        late: whether it broke after the job before, so that the one to be run is not to blame.
+    """
+
+    def __init__(self, failure: Failure | None, text: str, *, late: bool = False) -> None:
+        self.failure, self.late = failure, late
         super().__init__(text)
+
+
+class Opening:
+    """A connection that is made while other things are done, so that nobody waits for it."""
+
+    def __init__(self, dsn: str) -> None:
+        self.pgconn = PGconn.connect_start(make_conninfo(dsn, **PARAMETERS).encode())
+        self.status = PollingStatus.WRITING  # as libpq wants it
+        self.advance()
+
+    def advance(self, within: float = 0.0) -> bool:
+        """Does what can be done now, or within some seconds.
+
+        Returns:
+            whether the connection has been made, or has failed
+        """
+        deadline = time.monotonic() + within
+        while self.status in (PollingStatus.READING, PollingStatus.WRITING):
+            wanted = ([self.pgconn.socket], []) if self.status == PollingStatus.READING else ([], [self.pgconn.socket])
+            if not any(select.select(*wanted, [], max(0.0, deadline - time.monotonic()))):
+                return False
+            self.status = PollingStatus(self.pgconn.connect_poll())
+        return True
+
+    def connection(self) -> psycopg.Connection[Any] | None:
+        """The connection; None if it could not be made, for whatever reason."""
+        try:
+            if self.advance(PARAMETERS["connect_timeout"]) and self.status == PollingStatus.OK:
+                connection: psycopg.Connection[Any] = psycopg.Connection(self.pgconn)
+                connection.autocommit = True
+                return connection
+        except psycopg.Error:
+            pass
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """Gives it up."""
+        self.pgconn.finish()
 
 
 class Session:
@@ -69,15 +120,23 @@ class Session:
         clean: what undoes the effects on the session that a rollback leaves.
     """
 
-    def __init__(self, dsn: str, timeout: float, *, connect_within: float = 0.0) -> None:
+    def __init__(
+        self, dsn: str, timeout: float, *, connect_within: float = 0.0, opening: Opening | None = None
+    ) -> None:
         self.dsn, self.timeout = dsn, timeout
         self.begin: tuple[bytes, ...] = (b"BEGIN TRANSACTION READ ONLY",)
         self.stage: Stage = "run"
         self.exploring = True
         self.clean: tuple[bytes, ...] = (UNLOCK,)
         self.pipeline = False
+        self.owed = False  # whether the end of the last job's transaction is still to be heard of
+        self.patient = False  # whether to wait for that end before the next job is chosen
+        self.meanwhile: Callable[[], bool] = nothing
         self.broken: Lost | None = None  # a loss that the next run has to tell
-        self.connection = self._connect(connect_within)
+        ready = opening.connection() if opening else None
+        if ready is not None:
+            self._settings(ready)
+        self.connection = ready or self._connect(connect_within)
 
     def _connect(self, within: float) -> psycopg.Connection[Any]:
         """Connects and sets the timeouts; waits for a server that is starting, as after a crash.
@@ -88,16 +147,18 @@ class Session:
         start = time.monotonic()
         while True:
             try:
-                connection = psycopg.connect(
-                    self.dsn, autocommit=True, connect_timeout=10, fallback_application_name="reconciler sqlreduce"
-                )
+                connection = psycopg.connect(self.dsn, autocommit=True, **PARAMETERS)
                 self._settings(connection)
                 return connection
             except psycopg.OperationalError as error:
-                starting = PGconn.ping(self.dsn.encode()) == Ping.REJECT
-                if time.monotonic() - start >= (max(within, PATIENCE) if starting else within):
-                    raise ServerUnavailable(f"Cannot connect to PostgreSQL: {str(error).strip()}") from error
-                time.sleep(PAUSE)
+                state = PGconn.ping(self.dsn.encode())
+                while True:
+                    if time.monotonic() - start >= (max(within, PATIENCE) if state == Ping.REJECT else within):
+                        raise ServerUnavailable(f"Cannot connect to PostgreSQL: {str(error).strip()}") from error
+                    time.sleep(PAUSE)
+                    state = PGconn.ping(self.dsn.encode())
+                    if state == Ping.OK:
+                        break
             except psycopg.ProgrammingError as error:
                 raise ServerUnavailable(f"The connection string is wrong: {str(error).strip()}") from error
 
@@ -126,7 +187,7 @@ class Session:
         Raises:
             ServerUnavailable: the server does not come back within this time
         """
-        self.pipeline, self.broken = False, None
+        self.pipeline, self.broken, self.owed = False, None, False
         self.connection = self._connect(within)
 
     def set_timeout(self, timeout: float) -> None:
@@ -136,7 +197,24 @@ class Session:
             self._leave_pipeline()
             self._settings(self.connection)
 
+    def settle(self) -> None:
+        """Waits until the last job's transaction has ended.
+
+        Raises:
+            Lost: the connection broke
+            ServerUnavailable: the server does not answer
+        """
+        if not self.owed:
+            return
+        try:
+            self._read([], time.monotonic() + PATIENCE)
+        except (Lost, psycopg.OperationalError) as error:
+            raise Lost(getattr(error, "failure", None), str(error).strip(), late=True) from error
+        finally:
+            self.owed = False
+
     def _leave_pipeline(self) -> None:
+        self.settle()
         if self.pipeline:
             self.connection.pgconn.exit_pipeline_mode()
             self.pipeline = False
@@ -190,9 +268,13 @@ class Session:
                 plans.append(self._send(job))
             self._flush(deadline)
             for plan in plans:
-                results.append(self._collect(plan, deadline))
+                self.settle()
+                results.append(self._read(plan, deadline))
+                self.owed = True
+            if self.exploring or self.patient:
+                self.settle()
         except psycopg.OperationalError as error:
-            raise Lost(None, str(error).strip()) from error
+            raise Lost(None, str(error).strip(), late=self.owed) from error
 
     def _send(self, job: Job) -> list[Stage]:
         """Queues one job.
@@ -251,16 +333,24 @@ class Session:
     def _result(self, deadline: float) -> Any:
         pgconn = self.connection.pgconn
         while pgconn.is_busy():
-            if select.select([pgconn.socket], [], [], self._left(deadline))[0]:
+            readable = select.select([pgconn.socket], [], [], 0)[0]
+            if not readable and self.meanwhile():
+                continue
+            if readable or select.select([pgconn.socket], [], [], self._left(deadline))[0]:
                 pgconn.consume_input()
         return pgconn.get_result()
 
-    def _collect(self, plan: list[Stage], deadline: float) -> Result:
-        """Reads the replies to one job, up to its second sync."""
+    def _read(self, plan: list[Stage], deadline: float) -> Result:
+        """Reads replies up to the next sync: those to a job, or those to the end of its transaction.
+
+        Args:
+            plan: the stage of each message of the job; empty for the end of a transaction
+            deadline: when to give up
+        """
         outcome = Result(None)
-        at, syncs, gaps, fresh = 0, 0, 0, True
+        at, gaps, fresh = 0, 0, True
         fatal = None
-        while syncs < 2:
+        while True:
             if fresh and at < len(plan) and plan[at] == "run" and outcome.failure is None:
                 self._in_pieces()
             reply = self._result(deadline)
@@ -273,16 +363,15 @@ class Session:
                 continue
             gaps = 0
             if reply.status == ExecStatus.PIPELINE_SYNC:
-                syncs += 1
-            elif reply.status == ExecStatus.FATAL_ERROR:
+                return outcome
+            if reply.status == ExecStatus.FATAL_ERROR:
                 failure = failure_of(reply)
                 if failure is None:
                     raise Lost(fatal, (reply.error_message or b"").decode(errors="replace").strip())
                 if _severity(reply) in ("FATAL", "PANIC"):
                     fatal = failure
-                elif syncs == 0 and outcome.failure is None:
+                elif plan and outcome.failure is None:
                     outcome = Result(failure, plan[min(at, len(plan) - 1)])
-        return outcome
 
     # --- plain mode
 

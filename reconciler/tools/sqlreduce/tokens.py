@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pglast.error import Error as PglastError
-from pglast.parser import parse_sql, scan
+from pglast.parser import parse_sql_json, scan
 
-from reconciler.tools.sqlreduce.tree import shape
+from reconciler.tools.sqlreduce.outline import outline
 
+# In a string of the query all quotes are escaped, so none of this matches there.
+_POSITION = re.compile(r',?"(?:\w*location|\w+_(?:start|end|len))":-?\d+')
 LARGEST = 300  # tokens up to which a result is polished
 RANGE = 4  # neighbours that the pass over tokens takes at once
 
@@ -21,17 +24,26 @@ def without_noise(sql: str) -> str:
     """
     if len(scan(sql)) > LARGEST:
         return sql
-    wanted = shape(parse_sql(sql))
+    wanted = _meaning(sql)
     while True:
         for shorter in _cuts(sql, 1):
             try:
-                if shape(parse_sql(shorter)) == wanted:
+                if _meaning(shorter) == wanted:
                     sql = shorter
                     break
             except PglastError:
                 continue
         else:
             return sql
+
+
+def _meaning(sql: str) -> str:
+    """The parse result without positions in the text: equal for queries that mean the same to the parser.
+
+    Raises:
+        pglast.parser.ParseError: it does not parse
+    """
+    return _POSITION.sub("", parse_sql_json(sql))
 
 
 def shorter_texts(sql: str) -> Iterator[str]:
@@ -45,7 +57,7 @@ def shorter_texts(sql: str) -> Iterator[str]:
     for width in range(RANGE, 0, -1):
         for text in _cuts(sql, width):
             try:
-                if parse_sql(text):
+                if outline(text).nodes:
                     yield text
             except PglastError:
                 continue

@@ -5,38 +5,45 @@ The nodes are pglast's own and are changed in place; a change is undone by writi
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeAlias
+from functools import cache, lru_cache
+from typing import Any, TypeAlias, TypeVar
 
-from pglast import ast
+from pglast import ast, enums
 from pglast.parser import parse_sql, scan
+
+from reconciler.tools.sqlreduce.outline import outline
 
 Node: TypeAlias = Any  # an instance of pglast.ast.Node
 Script: TypeAlias = tuple[Node, ...]  # one RawStmt per statement
+Change: TypeAlias = tuple[Any, str, Any]  # object, field, new value
 
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """One node where it hangs in the tree; `order` counts in preorder, so a subtree is a range of it."""
+    """One node where it hangs in the tree; `order` counts in preorder, so a subtree is a range of it.
+
+    A node that stays in the tree keeps its place, which moves along: what was found out about it stays true.
+    """
 
     node: Node
     parent: Place | None
     field: str
     index: tuple[int, ...]  # where in the (nested) list of the field; () for a single node
     order: int
-    size: int = 1
+    end: int = 0  # one past the order of the last node below
+    cuts: list[Any] | None = None  # the edits of this node, as long as its subtree does not change
+    rewrites: list[Any] | None = None
 
     @property
-    def end(self) -> int:
-        """One past the order of the last node below."""
-        return self.order + self.size
+    def size(self) -> int:
+        """How many nodes the subtree has."""
+        return self.end - self.order
 
     def below(self, other: Place) -> bool:
         """Whether this is in the subtree of `other` (which is below itself)."""
-        return other.order <= self.order < other.order + other.size
+        return other.order <= self.order < other.end
 
 
 def make(kind: type[Any], **values: Any) -> Node:
@@ -87,22 +94,78 @@ def items(value: Any) -> Iterator[tuple[tuple[int, ...], Node]]:
                     yield (at, *path), node
 
 
-def walk(script: Script) -> list[Place]:
-    """All nodes of a script in preorder."""
+T = TypeVar("T")
+
+
+def by_class(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Remembers what a function says of a class of nodes."""
+    return cache(function)
+
+
+_SCALARS = frozenset({"AclMode", "AttrNumber", "Bitmapset*", "Cardinality", "Cost", "Index", "ParseLoc"}) | {
+    *("RelFileNumber", "SubTransactionId", "bits32", "bool", "char", "char*", "int", "int16", "int32", "long")
+}
+
+
+@by_class
+def branches(kind: Any) -> tuple[str, ...]:
+    """The fields of a class of nodes in which other nodes may stand."""
+    slots: dict[str, Any] = kind.__slots__
+    return tuple(name for name, slot in slots.items() if slot[0] not in _SCALARS and not hasattr(enums, slot[0]))
+
+
+def walk(script: Script, former: Iterable[Place] = ()) -> list[Place]:
+    """All nodes of a script in preorder.
+
+    Args:
+        script: the tree
+        former: the places in an earlier state of the tree; nodes that are left keep theirs
+    """
     places: list[Place] = []
+    known = {id(place.node): place for place in former}
     todo: list[tuple[Node, Place | None, str, tuple[int, ...]]] = [
         (statement, None, "", (at,)) for at, statement in reversed(list(enumerate(script)))
     ]
     while todo:
         node, parent, field, index = todo.pop()
-        place = Place(node, parent, field, index, len(places))
+        order = len(places)
+        place = known.pop(id(node), None)
+        if place is None:
+            place = Place(node, parent, field, index, order)
+        else:
+            if place.parent is not parent or place.field != field:
+                place.cuts = place.rewrites = None  # they depend on what is above, too
+            place.parent, place.field, place.index, place.order = parent, field, index, order
         places.append(place)
-        children = [(child, place, name, path) for name, value in fields(node) for path, child in items(value)]
-        todo.extend(reversed(children))
+        top = len(todo)
+        for name in branches(type(node)):
+            value = getattr(node, name, None)
+            if value is None:
+                continue
+            if type(value) is tuple:
+                todo.extend([(child, place, name, path) for path, child in items(value)])
+            elif isinstance(value, ast.Node):
+                todo.append((value, place, name, ()))
+        todo[top:] = todo[: top - 1 if top else None : -1]
+        place.end = 0
     for place in reversed(places):
-        if place.parent is not None:
-            place.parent.size += place.size
+        place.end = place.end or place.order + 1
+        if place.parent is not None and not place.parent.end:
+            place.parent.end = place.end  # of the last child, which comes first here
+    for place in known.values():
+        place.cuts = place.rewrites = None
     return places
+
+
+def children(place: Place, places: list[Place]) -> list[Place]:
+    """The nodes directly below a place, in order."""
+    out: list[Place] = []
+    at, end = place.order + 1, place.end
+    while at < end:
+        child = places[at]
+        out.append(child)
+        at = child.end
+    return out
 
 
 def every(script: Script) -> Iterator[Node]:
@@ -111,12 +174,14 @@ def every(script: Script) -> Iterator[Node]:
     while todo:
         node = todo.pop()
         yield node
-        for name in node:
+        for name in branches(type(node)):
             value = getattr(node, name, None)
+            if value is None:
+                continue
             if isinstance(value, ast.Node):
                 todo.append(value)
-            elif isinstance(value, tuple):
-                todo.extend(child for _, child in items(value))
+            elif type(value) is tuple:
+                todo.extend([child for _, child in items(value)])
 
 
 def count_nodes(script: Script) -> int:
@@ -149,9 +214,6 @@ def with_item(value: tuple[Any, ...], path: tuple[int, ...], *replacement: Any) 
     return (*value[:at], *replacement, *value[at + 1 :])
 
 
-_WORD = re.compile(r"[a-z_]", re.IGNORECASE)
-
-
 @dataclass(frozen=True, slots=True)
 class Measure:
     """The size of a query; the smaller of two is what a reduction prefers."""
@@ -172,17 +234,10 @@ class Measure:
         return (self.nodes, self.tokens, self.bytes) < (other.nodes, other.tokens, other.bytes)
 
 
-def weigh(sql: str, script: Script) -> tuple[Measure, frozenset[str]]:
-    """The size of a query, and its identifiers as they are written: an edit may drop some, but never invents one."""
-    tokens = scan(sql)
-    words = (sql[token.start : token.end + 1] for token in tokens if token.name == "IDENT")
-    return Measure(count_nodes(script), len(tokens), len(sql.encode())), frozenset(filter(_WORD.match, words))
-
-
 def measure(sql: str) -> Measure:
     """The size of a query.
 
     Raises:
         pglast.parser.ParseError: it does not parse
     """
-    return weigh(sql, parsed(sql))[0]
+    return Measure(outline(sql).nodes, len(scan(sql)), len(sql.encode()))

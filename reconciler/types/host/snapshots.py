@@ -134,7 +134,7 @@ def _of_timer(audit: Snapshots, timer: str, seen: Mapping[str, Any], now: int) -
         return
     if not seen["enabled"]:
         yield "timer-off", f"{timer} will not start at the next boot.", f"systemctl enable {timer}"
-    if seen["last"] is None and seen["next"] is None:
+    if seen["elapsed"]:
         fix = "Correct `schedule.calendar`; `systemd-analyze calendar` tells when one elapses."
         yield "schedule-never-fires", f"{timer} never fires: its calendar has no next time.", fix
     elif seen["last"] is None and seen["since"] is not None and now - seen["since"] > audit.max_age:

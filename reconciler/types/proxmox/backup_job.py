@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -51,7 +52,12 @@ def probe(jobs: Sequence[BackupJob]) -> Probe:
 
 def steps(change: Change[BackupJob]) -> Iterable[Step]:
     """One request. An own id is always sent: the answer to a creation does not tell a generated one."""
-    yield from ENTRIES.steps(change)
+    for request in ENTRIES.steps(change):
+        if "notes-template" in request.params and change.spec.storage:
+            # A template is only taken together with the storage.
+            yield replace(request, params={"storage": change.spec.storage, **request.params})
+        else:
+            yield request
 
 
 TYPE: ResourceType[Any] = ResourceType(

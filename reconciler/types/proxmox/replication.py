@@ -69,7 +69,8 @@ def _state(
     state = observe(Replication, row)
     if row is not None and state is not None:
         pair = sorted((row["source"], row["target"]))
-        return {**state, "between": pair, "removing": bool(row.get("remove_job")), "id": id_}
+        node = place.node if isinstance(place, Place) else row["source"]
+        return {**state, "between": pair, "removing": bool(row.get("remove_job")), "id": id_, "node": node}
     if isinstance(place, str):
         return Unprobed(place)
     if job.between and place.node not in job.between:

@@ -48,7 +48,7 @@ class Storage(Spec):
     datastore: Annotated[str | None, Api()] = None
     namespace: Annotated[Line | None, Api(default="")] = None
     fingerprint: Annotated[str | None, Api()] = None
-    encryption_key: Annotated[Literal["autogen"] | Secret | None, Api(hidden=True)] = None
+    encryption_key: Annotated[Literal["autogen"] | Secret | None, Api(hidden=True), CONTROL] = None
     prune_backups: Annotated[Retention | None, Api(codec=KEEP)] = None
     is_mountpoint: Annotated[bool | None, Api("is_mountpoint", FLAG, default=False)] = None
     create_base_path: Annotated[bool | None, Api(codec=FLAG)] = None
@@ -92,7 +92,7 @@ TYPE: ResourceType[Any] = ResourceType(
     steps,
     normalize=ENTRIES.normalize,
     immutable=frozenset(("type", "path", "pool", "vgname", "thinpool", "server", "export", "share", "datastore")),
-    write_only=frozenset(("password", "encryptionKey")),
+    write_only=frozenset(("password",)),
     provides=lambda s: (f"storage:{s.storage}",),
     needs=lambda s: s.after,
     risk=risk,

@@ -111,7 +111,9 @@ def resources(call: Call) -> list[State]:
             _storage(call, node, name, entry)
             for node in call.world.nodes()
             for name, entry in call.state["storages"].items()
-            if volumes.on_node(entry, node) and not entry.get("disable") and call.may(f"/storage/{name}", "Datastore.Audit")
+            if volumes.on_node(entry, node)
+            and not entry.get("disable")
+            and call.may(f"/storage/{name}", "Datastore.Audit")
         ]
     if kind in (None, "sdn"):
         found += [_zone(call, node) for node in call.world.nodes() if call.may("/sdn/zones/localnetwork", "SDN.Audit")]

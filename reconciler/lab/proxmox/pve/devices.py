@@ -1,4 +1,4 @@
-"""The configuration of a virtual machine: how values are kept, what happens to disks, network cards and the boot order."""
+"""The configuration of a guest: how values are kept, what happens to disks, network cards and the boot order."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from reconciler.lab.proxmox.pve.world import World
 
 NEW: Final = re.compile(r"([^:/]+):(\d+(?:\.\d+)?)")
 """`STORAGE:GIB`: a volume is to be made."""
+ROOT_ONLY: Final = "Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 668."
 EMPTY: Final = frozenset({"none", "cdrom"})
 
 
@@ -88,12 +89,10 @@ def check_drives(world: World, node: str, kind: str, given: Mapping[str, str], *
         made = NEW.fullmatch(found["file"])
         if "import-from" in found:
             if not made or float(made[2]) != 0:
-                text = "'import-from' requires special syntax - use <storage ID>:0,import-from=<source>"
-                raise bad_parameters({slot: text})
-            if found["import-from"].startswith("/") and not root:
-                raise failed("Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 668.")
-        if found["file"].startswith("/") and not root:
-            raise failed("Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 668.")
+                hint = "use <storage ID>:0,import-from=<source>"
+                raise bad_parameters({slot: f"'import-from' requires special syntax - {hint}"})
+        if not root and any(found.get(key, "").startswith("/") for key in ("file", "import-from")):
+            raise failed(ROOT_ONLY)
         if made:
             entry = volumes.storage(world, made[1])
             wanted = "images" if kind == "qemu" else "rootdir"

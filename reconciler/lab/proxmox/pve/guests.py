@@ -6,7 +6,15 @@ import re
 from typing import Any, Final
 
 from reconciler.lab.proxmox.pve import volumes
-from reconciler.lab.proxmox.pve.devices import Disks, check_boot, check_drives, default_boot, drives, keep, used_storages
+from reconciler.lab.proxmox.pve.devices import (
+    Disks,
+    check_boot,
+    check_drives,
+    default_boot,
+    drives,
+    keep,
+    used_storages,
+)
 from reconciler.lab.proxmox.pve.refusal import Refused, TaskFailed, bad_parameters, denied, failed
 from reconciler.lab.proxmox.pve.routes import Call, route
 from reconciler.lab.proxmox.pve.schema_of_guests import is_drive, options
@@ -189,7 +197,7 @@ def _write(world: World, disks: Disks, given: dict[str, str], *, creating: bool)
         if key == "description" and not text:
             config.pop(key, None)
         elif key == "boot":
-            check_boot(config | {name: "" for name in given}, text)
+            check_boot(config | dict.fromkeys(given, ""), text)
             config[key] = text or " "
         else:
             config[key] = keep(kind, key, text, world)
@@ -256,7 +264,9 @@ def _changes(call: Call, kind: str) -> tuple[State, dict[str, str], list[str]]:
         raise failed(f"{word} is locked ({guest['config']['lock']})")
     if not call.world.quorate():
         vmid, folder = call.text("vmid"), "qemu-server" if kind == "qemu" else "lxc"
-        raise failed(f"unable to open file '/etc/pve/nodes/{call.node}/{folder}/{vmid}.conf.tmp.4711' - Permission denied")
+        raise failed(
+            f"unable to open file '/etc/pve/nodes/{call.node}/{folder}/{vmid}.conf.tmp.4711' - Permission denied"
+        )
     check_drives(call.world, call.node, kind, given, root=call.caller.root)
     if "boot" in given and kind == "qemu":
         check_boot({**guest["config"], **given}, given["boot"])
@@ -264,7 +274,14 @@ def _changes(call: Call, kind: str) -> tuple[State, dict[str, str], list[str]]:
 
 
 def _apply(
-    world: World, node: str, vmid: str, guest: State, given: dict[str, str], gone: list[str], force: bool, log: list[str]
+    world: World,
+    node: str,
+    vmid: str,
+    guest: State,
+    given: dict[str, str],
+    gone: list[str],
+    force: bool,
+    log: list[str],
 ) -> None:
     config = dict(guest["config"])
     disks = Disks(world, node, vmid, config, log, guest["type"])

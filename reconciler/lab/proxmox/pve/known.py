@@ -1,4 +1,4 @@
-"""What Proxmox VE knows by itself: privileges, roles, storage types, paths of rights, CPU models, numbers of devices."""
+"""What Proxmox VE knows by itself: privileges, roles, storage types, paths of rights, CPU models, device slots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ SLOTS: Final = {
 }
 """How many devices of a kind there may be, as the tables name them."""
 
-PRIVILEGES: Final = tuple(
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+PRIVILEGES: Final = _words(
     """
     Datastore.Allocate Datastore.AllocateSpace Datastore.AllocateTemplate Datastore.Audit Group.Allocate Mapping.Audit
     Mapping.Modify Mapping.Use Permissions.Modify Pool.Allocate Pool.Audit Realm.Allocate Realm.AllocateUser
@@ -37,12 +42,13 @@ PRIVILEGES: Final = tuple(
     VM.Config.Disk VM.Config.HWType VM.Config.Memory VM.Config.Network VM.Config.Options VM.Console
     VM.GuestAgent.Audit VM.GuestAgent.FileRead VM.GuestAgent.FileSystemMgmt VM.GuestAgent.FileWrite
     VM.GuestAgent.Unrestricted VM.Migrate VM.PowerMgmt VM.Replicate VM.Snapshot VM.Snapshot.Rollback
-    """.split()
+    """
 )
-_NOT_FOR_ADMINS: Final = frozenset(
+"""All there are; the role Administrator has them."""
+_NOT_FOR_ADMINS: Final = _words(
     """
     Mapping.Modify Permissions.Modify Realm.Allocate Sys.AccessNetwork Sys.Incoming Sys.Modify Sys.PowerMgmt
-    """.split()
+    """
 )
 
 
@@ -54,9 +60,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "Administrator": PRIVILEGES,
     "NoAccess": (),
     "PVEAdmin": tuple(privilege for privilege in PRIVILEGES if privilege not in _NOT_FOR_ADMINS),
-    "PVEAuditor": tuple(
-        "Datastore.Audit Mapping.Audit Pool.Audit SDN.Audit Sys.Audit VM.Audit VM.GuestAgent.Audit".split()
-    ),
+    "PVEAuditor": _words("Datastore.Audit Mapping.Audit Pool.Audit SDN.Audit Sys.Audit VM.Audit VM.GuestAgent.Audit"),
     "PVEDatastoreAdmin": _of("Datastore."),
     "PVEDatastoreUser": ("Datastore.AllocateSpace", "Datastore.Audit"),
     "PVEMappingAdmin": _of("Mapping."),
@@ -69,11 +73,11 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "PVETemplateUser": ("VM.Audit", "VM.Clone"),
     "PVEUserAdmin": ("Group.Allocate", "Realm.AllocateUser", "User.Modify"),
     "PVEVMAdmin": _of("VM."),
-    "PVEVMUser": tuple(
+    "PVEVMUser": _words(
         """
         VM.Audit VM.Backup VM.Config.CDROM VM.Config.Cloudinit VM.Console VM.GuestAgent.Audit VM.GuestAgent.FileRead
         VM.GuestAgent.FileSystemMgmt VM.GuestAgent.FileWrite VM.PowerMgmt
-        """.split()
+        """
     ),
 }
 """The roles that cannot be changed, with their privileges, sorted."""
@@ -119,7 +123,7 @@ def _type(
     content: str,
     default: str,
     *,
-    secret: str = "",
+    hidden: str = "",
     formats: str = "",
     shared: bool = False,
 ) -> StorageType:
@@ -130,7 +134,7 @@ def _type(
         frozenset(fixed.split()),
         frozenset(content.split()),
         tuple(default.split()),
-        frozenset(secret.split()),
+        frozenset(hidden.split()),
         tuple(formats.split()),
         shared,
     )
@@ -152,7 +156,7 @@ STORAGE_TYPES: Final[dict[str, StorageType]] = {
         "path",
         "backup import iso snippets vztmpl",
         "backup",
-        secret="keyring",
+        hidden="keyring",
         shared=True,
     ),
     "cifs": _type(
@@ -162,7 +166,7 @@ STORAGE_TYPES: Final[dict[str, StorageType]] = {
         "path server share snapshot-as-volume-chain",
         "backup images import iso rootdir snippets vztmpl",
         "images",
-        secret="password",
+        hidden="password",
         formats="raw qcow2 vmdk",
         shared=True,
     ),
@@ -180,7 +184,7 @@ STORAGE_TYPES: Final[dict[str, StorageType]] = {
         "",
         "import",
         "import",
-        secret="password",
+        hidden="password",
         formats="raw qcow2 vmdk",
         shared=True,
     ),
@@ -210,7 +214,7 @@ STORAGE_TYPES: Final[dict[str, StorageType]] = {
         "datastore server",
         "backup none",
         "backup",
-        secret="encryption-key master-pubkey password",
+        hidden="encryption-key master-pubkey password",
         shared=True,
     ),
     "rbd": _type(
@@ -219,7 +223,7 @@ STORAGE_TYPES: Final[dict[str, StorageType]] = {
         "",
         "images rootdir",
         "images",
-        secret="keyring",
+        hidden="keyring",
         shared=True,
     ),
     "zfs": _type(
@@ -240,7 +244,7 @@ STORAGE_TYPES: Final[dict[str, StorageType]] = {
     ),
 }
 
-CPU_MODELS: Final = frozenset(
+CPU_MODELS: Final = _words(
     """
     host max kvm32 kvm64 qemu32 qemu64 486 athlon core2duo coreduo pentium pentium2 pentium3 phenom Conroe Penryn
     Nehalem Nehalem-IBRS Westmere Westmere-IBRS SandyBridge SandyBridge-IBRS IvyBridge IvyBridge-IBRS Haswell
@@ -249,7 +253,7 @@ CPU_MODELS: Final = frozenset(
     Skylake-Server-noTSX-IBRS Cascadelake-Server Cascadelake-Server-noTSX Cooperlake Icelake-Client
     Icelake-Client-noTSX Icelake-Server Icelake-Server-noTSX KnightsMill SapphireRapids GraniteRapids SierraForest
     Opteron_G1 Opteron_G2 Opteron_G3 Opteron_G4 Opteron_G5 EPYC EPYC-IBPB EPYC-Rome EPYC-Milan EPYC-Genoa EPYC-Turin
-    x86-64-v2 x86-64-v2-AES x86-64-v3 x86-64-v4 cortex-a57 cortex-a72 cortex-a76 neoverse-n1 neoverse-v1
-    """.split()
+    x86-64 x86-64-v2-AES cortex-a57 cortex-a72 cortex-a76 neoverse-n1 neoverse-v1
+    """
 )
 """CPU models without their -vN variants, which are accepted too."""

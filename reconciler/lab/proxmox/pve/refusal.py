@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from reconciler.lab.proxmox.world import TaskFailed
 
-class Refused(Exception):
-    """A request is refused. `errors`: by parameter, for refusals of parameters; `plain`: the body instead of JSON."""
+
+class Refused(TaskFailed):
+    """A request is refused. `errors`: by parameter, for refusals of parameters; `plain`: the body instead of JSON.
+
+    Inside a task it is the task's failure.
+    """
 
     def __init__(
         self, status: int, text: str, errors: Mapping[str, str] | None = None, *, plain: str | None = None
@@ -16,10 +21,6 @@ class Refused(Exception):
         self.text = text
         self.errors = dict(errors or {})
         self.plain = plain
-
-
-class TaskFailed(Exception):
-    """A task ends with this exit status."""
 
 
 def failed(text: str) -> Refused:
@@ -41,3 +42,6 @@ def bad_inside(errors: Mapping[str, str]) -> Refused:
 def denied(text: str = "") -> Refused:
     """A privilege is missing: status 403. `text` in brackets says where and which."""
     return Refused(403, f"Permission check failed ({text})" if text else "Permission check failed")
+
+
+__all__ = ["Refused", "TaskFailed", "bad_inside", "bad_parameters", "denied", "failed"]

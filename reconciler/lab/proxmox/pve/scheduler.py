@@ -115,7 +115,9 @@ class Log:
 def run(world: World, name: str, job: State, guest: State, log: Log, *, full: bool) -> None:
     """Copy a guest's volumes to the target of a job. TaskFailed, Refused: it does not work."""
     vmid = name.partition("-")[0]
-    log.add(f"guest => {'VM' if guest['type'] == 'qemu' else 'CT'} {vmid}, running => {int(guest['status'] == 'running')}")
+    log.add(
+        f"guest => {'VM' if guest['type'] == 'qemu' else 'CT'} {vmid}, running => {int(guest['status'] == 'running')}"
+    )
     copied = replicated(world, guest)
     log.add(f"volumes => {','.join(copied)}")
     _injected(world, name)

@@ -13,11 +13,9 @@ _DRIVES: Final = {
     "qemu": re.compile(r"(ide|sata|scsi|virtio)\d+|efidisk0|tpmstate0"),
     "lxc": re.compile(r"rootfs|mp\d+"),
 }
-NOT_KEPT: Final = frozenset(
-    """
-    node vmid digest delete revert force skiplock background_delay import-working-storage archive bwlimit ha-managed
-    live-restore pool start storage unique ostemplate password ignore-unpack-errors restore ssh-public-keys cdrom
-    """.split()
+NOT_KEPT: Final = (
+    "node vmid digest delete revert force skiplock background_delay import-working-storage archive bwlimit ha-managed "
+    "live-restore pool start storage unique ostemplate password ignore-unpack-errors restore ssh-public-keys cdrom"
 )
 """Parameters that steer the call and do not belong to the configuration."""
 
@@ -26,7 +24,7 @@ NOT_KEPT: Final = frozenset(
 def options(kind: str) -> dict[str, Parameter]:
     """The options of a guest of a kind (`qemu`, `lxc`)."""
     method = TABLES.method("PUT", f"/nodes/{{node}}/{kind}/{{vmid}}/config")
-    return {name: parameter for name, parameter in method.parameters.items() if name not in NOT_KEPT}
+    return {name: parameter for name, parameter in method.parameters.items() if name not in NOT_KEPT.split()}
 
 
 def parameter_of(kind: str, key: str) -> Parameter:

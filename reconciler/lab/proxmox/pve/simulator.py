@@ -23,7 +23,7 @@ from reconciler.lab.proxmox.pve import scheduler as rounds
 from reconciler.lab.proxmox.pve.refusal import Refused
 from reconciler.lab.proxmox.pve.rights import NOBODY, Caller, Rights
 from reconciler.lab.proxmox.pve.routes import ROUTES, Call, Full
-from reconciler.lab.proxmox.pve.state import State, cluster_from, sealed
+from reconciler.lab.proxmox.pve.state import cluster_from, sealed
 from reconciler.lab.proxmox.pve.verify import TABLES, Value, parameters
 from reconciler.lab.proxmox.pve.world import BackupServer, World
 from reconciler.lab.proxmox.simulator import Simulator
@@ -31,7 +31,8 @@ from reconciler.lab.proxmox.wire import Answer, Asked
 
 FORM: Final = "application/x-www-form-urlencoded"
 BROKEN_JSON: Final = (
-    "'\"' expected, at character offset 1 (before \"(end of string)\") at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 1230."
+    '\'"\' expected, at character offset 1 (before "(end of string)") '
+    "at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 1230."
 )
 
 
@@ -51,15 +52,15 @@ class PveSimulator(Simulator):
         backup_servers: Mapping[str, BackupServer] | None = None,
     ) -> None:
         super().__init__(clock, pace)
-        self.world = World(cluster_from(state), self.clock, self.pace)
+        self._world = World(cluster_from(state), self.clock, self.pace)
         self.world.backup_servers.update(backup_servers or {})
         self.rights = Rights(self.world)
         self._prepare(self.world.nodes(), self.world.state["certificates"])
 
     @property
-    def state(self) -> State:
-        """The live state. Change it inside `edit()` only."""
-        return self.world.state
+    def world(self) -> World:
+        """What is behind the API."""
+        return self._world
 
     @property
     def backup_servers(self) -> dict[str, BackupServer]:
@@ -114,14 +115,6 @@ class PveSimulator(Simulator):
         """The next runs of a replication job fail with this error."""
         with self._lock:
             self.world.failing_replications[job] = {"text": text, "times": times}
-
-    def fail_task(
-        self, kind: str | None, text: str, item: str | None = None, *, times: int = 1, log: tuple[str, ...] = ()
-    ) -> None:
-        """The next tasks of a type (`qmcreate`; None: any), perhaps of one item, end with this error."""
-        with self._lock:
-            entry = {"type": kind, "id": item, "text": text, "times": times, "log": list(log)}
-            self.world.failing_tasks.append(entry)
 
     def move_guest(self, vmid: str | int, node: str) -> None:
         """A guest is suddenly on another node, as after a failover: no job is turned round by this."""

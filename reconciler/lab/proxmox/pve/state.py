@@ -8,7 +8,9 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-State = dict[str, Any]
+from reconciler.lab.proxmox.world import State
+
+__all__ = ["State", "cluster_from", "empty_cluster", "node", "pool", "seal", "sealed"]
 
 
 def sealed(secret: str) -> str:

@@ -189,8 +189,8 @@ def change_storage(call: Call) -> State:
         for key in gone:
             _deletable(key, kind, given)
         _allowed(kind, list(given))
-        for key in given:
-            if key in kind.fixed and str(entry.get(key)) != given[key]:
+        for key, text in given.items():
+            if key in kind.fixed and str(entry.get(key)) != text:
                 raise failed(f"can't change value of fixed parameter '{key}'")
         changed = dict(entry)
         for key in gone:
@@ -346,7 +346,9 @@ def node_storages(call: Call) -> list[State]:
 def node_storage(call: Call) -> list[State]:
     """What there is to ask about a storage."""
     volumes.storage(call.world, call.text("storage"))
-    return [{"subdir": name} for name in ("content", "file-restore", "import-metadata", "prunebackups", "rrd", "status")]
+    return [
+        {"subdir": name} for name in ("content", "file-restore", "import-metadata", "prunebackups", "rrd", "status")
+    ]
 
 
 @route("GET /nodes/{node}/storage/{storage}/status")
@@ -377,7 +379,10 @@ def node_content(call: Call) -> list[State]:
     found = {**volumes.shelf(call.world, call.node, entry), **volumes.imports(call.world, call.node, entry)}
     answer = []
     for volume, about in sorted(found.items()):
-        if call.get("content") not in (None, about["content"]) or call.get("vmid") not in (None, str(about.get("vmid"))):
+        if call.get("content") not in (None, about["content"]) or call.get("vmid") not in (
+            None,
+            str(about.get("vmid")),
+        ):
             continue
         shown = {"volid": f"{call.text('storage')}:{volume}", **about}
         for key in ("path", "split"):
@@ -419,7 +424,9 @@ def delete_volume(call: Call) -> str:
     _usable(call)
     volumes.find(call.world, call.node, _volid(call))
     volumes.free(call.world, call.node, _volid(call))
-    return call.world.start_task(call.node, "imgdel", f"{_volid(call)}@{call.node}".replace(":", "\\x3a"), call.caller.name)
+    return call.world.start_task(
+        call.node, "imgdel", f"{_volid(call)}@{call.node}".replace(":", "\\x3a"), call.caller.name
+    )
 
 
 # ZFS pools of nodes

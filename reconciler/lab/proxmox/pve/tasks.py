@@ -30,24 +30,28 @@ def _shown(task: State) -> State:
 def tasks(call: Call) -> Full:
     """The tasks of a node, newest first; without `source` only those that have ended."""
     audit = call.may(f"/nodes/{call.node}", "Sys.Audit")
-    wanted = [word.lower() for word in call.list("statusfilter")]
-    found = []
-    for task in reversed(call.state["tasks"].values()):
-        ended = "exitstatus" in task
-        if task["node"] != call.node or not (audit or _owns(call, task)):
-            continue
-        if (call.text("source", "archive"), ended) in (("archive", False), ("active", True)):
-            continue
-        if call.flag("errors") and task.get("exitstatus", "OK") == "OK":
-            continue
-        if wanted and _word(task) not in wanted:
-            continue
-        if not call.text("typefilter") or call.text("typefilter") == task["type"]:
-            if call.get("vmid") in (None, task["id"]) and call.text("userfilter") in task["user"]:
-                if call.number("since") <= task["starttime"] <= call.number("until", task["starttime"]):
-                    found.append(_shown(task))
+    found = [
+        _shown(task)
+        for task in reversed(call.state["tasks"].values())
+        if task["node"] == call.node and (audit or _owns(call, task)) and _wanted(call, task)
+    ]
     start, limit = call.number("start"), call.number("limit", 50)
     return Full(found[start : start + limit if limit else None], {"total": len(found)} if found else {})
+
+
+def _wanted(call: Call, task: State) -> bool:
+    """The task passes the filters of the request."""
+    ended = "exitstatus" in task
+    words = [word.lower() for word in call.list("statusfilter")]
+    return (
+        (call.text("source", "archive"), ended) not in (("archive", False), ("active", True))
+        and not (call.flag("errors") and task.get("exitstatus", "OK") == "OK")
+        and (not words or _word(task) in words)
+        and call.text("typefilter", task["type"]) == task["type"]
+        and call.text("vmid", task["id"]) == task["id"]
+        and call.text("userfilter") in task["user"]
+        and call.number("since") <= task["starttime"] <= call.number("until", task["starttime"])
+    )
 
 
 def _word(task: State) -> str:

@@ -50,16 +50,13 @@ def parameters(method: Method, given: Mapping[str, Value], in_path: Mapping[str,
                 errors[name] = "duplicate parameter (already defined in URI) with conflicting values!"
             continue
         values[name] = value
-    for name, value in list(values.items()):
+    for name, raw in list(values.items()):
         parameter = method.parameters.get(name)
         if parameter is None:
             if not method.open and name not in in_path:
                 errors[name] = UNKNOWN
             continue
-        if parameter.type == "array":
-            values[name] = value = [value] if isinstance(value, str) else value
-        elif isinstance(value, list) and (parameter.format or "").endswith("-list"):
-            values[name] = value = ",".join(value)
+        value = values[name] = _as_declared(raw, parameter)
         found = check(name, value, parameter)
         if found and name not in errors:
             errors[name] = found
@@ -71,6 +68,15 @@ def parameters(method: Method, given: Mapping[str, Value], in_path: Mapping[str,
     if errors:
         raise bad_parameters(errors)
     return values
+
+
+def _as_declared(value: Value, parameter: Parameter) -> Value:
+    """One value for an array becomes a list, several for a list in one string become that string."""
+    if parameter.type == "array":
+        return [value] if isinstance(value, str) else value
+    if isinstance(value, list) and (parameter.format or "").endswith("-list"):
+        return ",".join(value)
+    return value
 
 
 def check(name: str, value: Value, parameter: Parameter) -> str | None:
@@ -183,7 +189,7 @@ def _check_group(name: str, found: Mapping[str, str], group: Mapping[str, Parame
 
 
 def _check_cpu(model: str) -> None:
-    if not model.startswith("custom-") and re.sub(r"-v\d+$", "", model) not in known.CPU_MODELS | {"x86-64"}:
+    if not model.startswith("custom-") and re.sub(r"-v\d+$", "", model) not in known.CPU_MODELS:
         raise BadFormat(f"Built-in cputype '{model}' is not defined (missing 'custom-' prefix?)\n")
 
 

@@ -47,7 +47,9 @@ def is_shared(entry: State) -> bool:
 def backing(entry: State) -> str:
     """What is behind a storage."""
     parts = [
-        str(entry[key]) for key in ("server", "portal", "export", "share", "datastore", "namespace", "target") if key in entry
+        str(entry[key])
+        for key in ("server", "portal", "export", "share", "datastore", "namespace", "target")
+        if key in entry
     ]
     if not parts or entry["type"] == "zfs":
         parts += [str(entry[key]) for key in ("pool", "path", "vgname", "thinpool") if key in entry]
@@ -101,7 +103,9 @@ def default_format(entry: State) -> str:
     return str(entry.get("format") or (formats[0] if formats else "raw"))
 
 
-def allocate(world: World, node: str, name: str, vmid: str, size: int, kind: str | None, *, container: bool = False) -> str:
+def allocate(
+    world: World, node: str, name: str, vmid: str, size: int, kind: str | None, *, container: bool = False
+) -> str:
     """A new volume for a guest; the volume id. Refused: the storage cannot."""
     entry = storage(world, name)
     kind = kind or ("subvol" if container and entry["type"] in ("zfspool", "btrfs") else default_format(entry))

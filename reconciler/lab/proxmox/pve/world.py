@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from reconciler.lab.proxmox.clock import Pace
-from reconciler.lab.proxmox.pve.refusal import Refused, TaskFailed, failed
-from reconciler.lab.proxmox.pve.state import State
+from reconciler.lab.proxmox.pve.refusal import Refused, failed
+from reconciler.lab.proxmox.world import State, Tasks
 
 Effect = Callable[["World", State], None]
 """What a task does when it ends: it changes the world, adds lines to the task's log, or raises TaskFailed."""
@@ -43,29 +43,19 @@ class BackupServer(Protocol):
         """The datastores that this login may see."""
 
 
-class World:
-    """State and services of a simulated cluster. Not locked: the simulator lets one request in at a time."""
+class World(Tasks):
+    """State and services of a simulated cluster."""
+
+    effects = EFFECTS
 
     def __init__(self, state: State, clock: Callable[[], float], pace: Pace) -> None:
-        self.state = state
-        self.clock = clock
-        self.pace = pace
+        super().__init__(state, clock, pace)
         self.backup_servers: dict[str, BackupServer] = {}
-        self.failing_tasks: list[dict[str, Any]] = []
         self.failing_replications: dict[str, dict[str, Any]] = {}
 
-    def now(self) -> int:
-        """Seconds since the epoch."""
-        return int(self.clock())
-
-    def serial(self) -> int:
-        """The next number of a series."""
-        self.state["serial"] += 1
-        return int(self.state["serial"])
-
-    def uuid(self) -> str:
-        """A random UUID."""
-        return str(uuid.uuid4())
+    def upid(self, node: str, number: int, began: int, kind: str, item: str, caller: str) -> str:
+        """The name of a task: node, pid, its start, time, type, item, user."""
+        return f"UPID:{node}:{number + 0x1000:08X}:{number + 0xABC00:08X}:{began:08X}:{kind}:{item}:{caller}:"
 
     def mac(self) -> str:
         """A random MAC address with the prefix of Proxmox."""
@@ -89,80 +79,12 @@ class World:
         if forced is not None:
             return bool(forced)
         votes = [entry["online"] for entry in self.nodes().values()]
-        return sum(votes) * 2 > len(votes)
+        return bool(sum(votes) * 2 > len(votes))
 
     def require_quorum(self, file: str) -> None:
         """A write to a cluster-wide file. Refused: there is no quorum."""
         if not self.quorate():
             raise failed(f"cfs-lock 'file-{file}' error: no quorum!")
-
-    # tasks
-
-    def start_task(
-        self,
-        node: str,
-        kind: str,
-        item: str,
-        caller: str,
-        then: str | None = None,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Begin a task and return its UPID. What it does happens when it ends, `pace.task` seconds later."""
-        number = self.serial()
-        began = self.now()
-        upid = f"UPID:{node}:{number + 0x1000:08X}:{number + 0xABC00:08X}:{began:08X}:{kind}:{item}:{caller}:"
-        user, _, token = caller.partition("!")
-        self.state["tasks"][upid] = {
-            "upid": upid,
-            "node": node,
-            "pid": number + 0x1000,
-            "pstart": number + 0xABC00,
-            "starttime": began,
-            "type": kind,
-            "id": item,
-            "user": user,
-            **({"tokenid": token} if token else {}),
-            "ends": self.clock() + self.pace.task,
-            "log": [],
-            "then": then,
-            "arguments": dict(arguments or {}),
-        }
-        return upid
-
-    def end_tasks(self) -> None:
-        """End the tasks whose time has come, oldest first."""
-        tasks = [task for task in self.state["tasks"].values() if "exitstatus" not in task]
-        for task in sorted(tasks, key=lambda task: task["ends"]):
-            if task["ends"] <= self.clock():
-                self._end(task)
-
-    def _end(self, task: State) -> None:
-        task["endtime"] = int(task["ends"])
-        try:
-            broken = self._injected(task)
-            if broken is not None:
-                raise TaskFailed(broken)
-            if task["then"] and not task.get("stopped"):
-                EFFECTS[task["then"]](self, task)
-        except TaskFailed as error:
-            task["exitstatus"] = str(error)
-            task["log"].append(f"TASK ERROR: {error}")
-        except Refused as error:
-            task["exitstatus"] = error.text
-            task["log"].append(f"TASK ERROR: {error.text}")
-        else:
-            task["exitstatus"] = "OK"
-            task["log"].append("TASK OK")
-
-    def _injected(self, task: State) -> str | None:
-        for entry in self.failing_tasks:
-            if entry["type"] in (None, task["type"]) and entry["id"] in (None, task["id"]):
-                entry["times"] -= 1
-                if entry["times"] <= 0:
-                    self.failing_tasks.remove(entry)
-                task["log"] += entry["log"]
-                return str(entry["text"])
-        return None
 
     # guests
 
