@@ -34,6 +34,7 @@ from reconciler.errors import (
 from reconciler.journal import Journal, RunRecord, records
 from reconciler.lease import Leases
 from reconciler.model import (
+    CONFLICT,
     Absent,
     Action,
     Change,
@@ -63,6 +64,10 @@ LOOK_SECONDS: Final = 60.0
 """After so long, a connection that nobody used may be dead: then it is looked at first, which opens it anew."""
 
 
+CLASHES: Final = 3
+"""How often changes that clashed with somebody else's write are decided anew."""
+
+
 class Emit(Protocol):
     """Is told what happens, as it happens; must be quick and safe to call from several threads."""
 
@@ -80,11 +85,13 @@ class Ended:
 
     Attributes:
         again: the target could not be asked; the run stays open, so that `resume` looks again.
+        clash: somebody else wrote at the same time, and the target refused to overwrite that.
     """
 
     outcome: Outcome
     reason: str = ""
     again: bool = False
+    clash: bool = False
 
 
 @dataclass
@@ -392,14 +399,17 @@ class _Run:
             TargetMoved: it is not as expected; nothing was done.
         """
         ended: dict[str, Ended] = {}
-        for last in (False, True):
-            if not todo:
-                break
+        moved: set[str] = set()
+        clashes = 0
+        while todo:
             failed, lost, going, observed = self._execute(target, todo, after, expected)
             expected = ()
-            ended |= failed
             left = {a: c for a, c in todo.items() if a not in failed}
             again: dict[str, Change[Any]] = {}
+            if not lost and clashes < CLASHES and any(e.clash for e in failed.values()):
+                clashes += 1
+                again = self._decide_again(target, todo, after, failed)
+            ended |= failed
             self._note_sent(left.values())
             verdicts = self._verify(target, left, going, observed)
             for address in left:
@@ -413,13 +423,45 @@ class _Run:
                 elif lost:
                     text = f"{lost} It was not finished ({_differing(verdict)}); plan again."
                     ended[address] = Ended(Outcome.FAILED, text)
-                elif after[address] and not last:
+                elif after[address] and address not in moved:
+                    moved.add(address)
                     again[address] = verdict
                 else:
                     text = f"its steps ended well, but it is still not as desired ({_differing(verdict)})."
                     ended[address] = Ended(Outcome.FAILED, text)
             todo = again
         return ended
+
+    def _decide_again(
+        self,
+        target: str,
+        todo: Mapping[str, Change[Any]],
+        after: Mapping[str, list[str]],
+        failed: dict[str, Ended],
+    ) -> dict[str, Change[Any]]:
+        """Look at what clashed with somebody else's write: what is still wanted and still true is tried again, and so
+        is what stands on it. Takes those out of `failed`."""
+        clashed = [a for a, e in failed.items() if e.clash]
+        try:
+            observed = self._probe(target, [todo[a] for a in clashed])
+        except (ConnectError, ConnectionLost):
+            return {}
+        again: dict[str, Change[Any]] = {}
+        for address in clashed:
+            verdict = self._still_true(todo[address], observed[address], False, False)
+            if isinstance(verdict, Ended):
+                failed[address] = verdict
+            else:
+                again[address] = verdict
+                del failed[address]
+        freed = {a for a in clashed if a in again or failed[a].outcome is Outcome.DONE}
+        for address in todo:
+            skipped = address in failed and failed[address].outcome is Outcome.SKIPPED
+            if skipped and not freed.isdisjoint(after[address]):
+                freed.add(address)
+                again[address] = todo[address]
+                del failed[address]
+        return {a: again[a] for a in todo if a in again}
 
     def _execute(
         self,
@@ -537,7 +579,8 @@ class _Run:
             except SecretError as error:
                 ended[result.address] = Ended(Outcome.FAILED, f"what the target made could not be kept: {error}")
         if result.status != 0:
-            ended[result.address] = Ended(Outcome.FAILED, str(StepFailed(str(step), result.status, output)))
+            reason = str(StepFailed(str(step), result.status, output))
+            ended[result.address] = Ended(Outcome.FAILED, reason, clash=result.status == CONFLICT)
 
     def _verify(
         self,

@@ -31,7 +31,7 @@ Seal = Callable[[Secret | Sha256 | str], Sealed]
 
 
 _NOTHING: Mapping[str, str] = {}
-_SCALARS = (str, int, bool, float, type(None))
+SCALARS = (str, int, bool, float, type(None))
 """What most attributes are, and what needs no second look."""
 
 
@@ -108,7 +108,7 @@ def desired_state(spec: Spec, kind: ResourceType[Any], seal: Seal) -> dict[str, 
 
 def as_json(value: Any, seal: Seal) -> Any:
     """Nested models and tuples as plain JSON values; secrets sealed at any depth, also `{"secretRef": ...}`."""
-    if type(value) in _SCALARS:
+    if type(value) in SCALARS:
         return value
     secret = as_secret(value)
     if secret is not None:
@@ -139,7 +139,7 @@ def _sealed(resource: Resource[Any], observed: State | None, kind: ResourceType[
 
 
 def _digests_sealed(value: Any, seal: Seal) -> Any:
-    if type(value) in _SCALARS:
+    if type(value) in SCALARS:
         return value
     if isinstance(value, Sha256):
         return seal(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -101,15 +100,20 @@ def expand(catalog: Catalog) -> list[Resource[Any]]:
     problems: list[Problem] = []
     for document in catalog:
         kind = catalog.registry.kinds[document.kind]
+        address = document.address
         attributes: set[str] = set()
         try:
             for bare in kind.expand(document, catalog):
-                resource = replace(
-                    bare,
-                    origin=document.address,
-                    lifecycle=document.lifecycle,
-                    labels=document.metadata.labels,
-                    position=document.position,
+                resource = Resource(
+                    bare.type,
+                    bare.target,
+                    bare.key,
+                    bare.spec,
+                    address,
+                    bare.absent,
+                    document.lifecycle,
+                    document.metadata.labels,
+                    document.position,
                 )
                 if resource.type not in catalog.registry.types:
                     raise ContractError(document.kind, f"{document.kind} uses the unknown type {resource.type}.")

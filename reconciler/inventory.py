@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
 
-from reconciler.model import Lifecycle, Resource, canonical, digest, dump
+from reconciler.model import Lifecycle, Resource, canonical, digest
 from reconciler.registry import Registry
 from reconciler.store import Store
 
@@ -96,8 +97,8 @@ def record(
     Args:
         sent: see `Entry`; `None` keeps what was noted before.
     """
-    spec = canonical(dump(resource.spec))
-    lifecycle = canonical(resource.lifecycle.model_dump(mode="json"))
+    spec = canonical(resource.declared)
+    lifecycle = _lifecycle(resource.lifecycle)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     db.execute(
         "INSERT INTO inventory VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(address) DO UPDATE SET "
@@ -117,6 +118,11 @@ def record(
             canonical(dict(sent or {})),
         ),
     )
+
+
+@lru_cache(maxsize=256)
+def _lifecycle(lifecycle: Lifecycle) -> str:
+    return canonical(lifecycle.model_dump(mode="json"))
 
 
 def forget(db: sqlite3.Connection, addresses: Iterable[str]) -> None:

@@ -292,6 +292,11 @@ class Resource(Generic[S]):
         """`type[target:key]`, unique in a plan."""
         return f"{self.type}[{self.target}:{self.key}]"
 
+    @cached_property
+    def declared(self) -> dict[str, Any]:
+        """What was declared in the spec, by YAML names. Not to be changed."""
+        return dump(self.spec)
+
 
 # ---------------------------------------------------------------------------------------------- reads and steps
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from reconciler.diff import Seal, diff
+from reconciler.diff import SCALARS, Seal, diff
 from reconciler.errors import PlanError, PlanRefused
 from reconciler.inventory import Entry
 from reconciler.model import (
@@ -25,7 +25,6 @@ from reconciler.model import (
     Target,
     Unprobed,
     digest,
-    dump,
 )
 from reconciler.probe import Look, Observations
 from reconciler.registry import Registry
@@ -253,7 +252,8 @@ def make(
             continue
         if refuse:
             _check_adoption(change, inventory)
-        changes[address] = replace(change, why=tuple(_why(change, movers, address in inventory)))
+        why = tuple(_why(change, movers, address in inventory))
+        changes[address] = replace(change, why=why) if why else change
     if refuse and not force:
         _guard(changes, desired, inventory)
     if refuse:
@@ -324,13 +324,18 @@ def _why(change: Change[Any], movers: Sequence[str], owned: bool) -> Iterable[st
 
 def _is_drift(change: Change[Any], entry: Entry) -> bool:
     """The same spec was applied before, so the live object moved."""
-    return change.action is not Action.DELETE and entry.spec_digest == digest(dump(change.spec))
+    return change.action is not Action.DELETE and _is_same(entry, change.resource)
 
 
 def _is_outdated(entry: Entry, resource: Resource[Any]) -> bool:
     """Its document says something new of an object that is as desired: another lifecycle, another spec."""
-    spec = digest(dump(resource.spec))
-    return (entry.origin, entry.lifecycle, entry.spec_digest) != (resource.origin, resource.lifecycle, spec)
+    same = (entry.origin, entry.lifecycle) == (resource.origin, resource.lifecycle)
+    return not same or not _is_same(entry, resource)
+
+
+def _is_same(entry: Entry, resource: Resource[Any]) -> bool:
+    """The same spec as was applied last."""
+    return entry.spec == resource.declared or entry.spec_digest == digest(resource.declared)
 
 
 def _check_adoption(change: Change[Any], inventory: Mapping[str, Entry]) -> None:
@@ -392,6 +397,8 @@ def _between(changes: Collection[str], edges: Edges, order: Sequence[str]) -> di
 
 def _has_sealed(change: Change[Any]) -> bool:
     def sealed(value: Any) -> bool:
+        if type(value) in SCALARS:
+            return False
         if isinstance(value, Mapping | list):
             return any(map(sealed, value.values() if isinstance(value, Mapping) else value))
         return isinstance(value, Sealed)

@@ -25,7 +25,6 @@ from reconciler.model import (
     Target,
     canonical,
     digest,
-    dump,
 )
 from reconciler.plan import Plan
 from reconciler.registry import Registry
@@ -193,7 +192,7 @@ def _resource_json(resource: Resource[Any]) -> dict[str, Any]:
         "type": resource.type,
         "target": resource.target,
         "key": resource.key,
-        "spec": dump(resource.spec),
+        "spec": resource.declared,
         "origin": resource.origin,
         "absent": resource.absent,
         "lifecycle": resource.lifecycle.model_dump(mode="json", by_alias=True),

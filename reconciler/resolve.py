@@ -59,7 +59,11 @@ def _completed(resources: list[Resource[Any]], registry: Registry) -> Iterable[R
     tokens: dict[str, set[str]] = {}
     for resource in resources:
         tokens.setdefault(resource.target, set()).update(registry.type_of(resource.type).provides(resource.spec))
-    return [replace(r, spec=registry.type_of(r.type).among(r.spec, tokens[r.target])) for r in resources]
+    return [_completed_one(r, registry.type_of(r.type).among(r.spec, tokens[r.target])) for r in resources]
+
+
+def _completed_one(resource: Resource[Any], spec: Any) -> Resource[Any]:
+    return resource if spec is resource.spec else replace(resource, spec=spec)
 
 
 def connect(

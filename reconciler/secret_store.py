@@ -2,7 +2,8 @@
 
 `otp/alice` is the key `alice` of `secrets/otp.sops.yaml`. Of the parts of a reference, the file takes as many as there
 is a file for, and the rest are keys inside each other (`~1` stands for a `/` in a key, `~0` for a `~`, as in
-RFC 6901); what no file has yet goes to the file of all parts but the last. Keys are plain in such files, so that references are checked without an identity.
+RFC 6901); what no file has yet goes to the file of all parts but the last. Keys are plain in such files, so that
+references are checked without an identity.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -26,8 +26,8 @@ LOOP: Final = 'while read -r n k; do m=$(head -c "$n"); case $m in *"#$k") eval 
 """What runs on the target. A message that was cut off (we were killed, or the connection was) lacks its last word, and
 nothing of it is run."""
 
-# mark: say at once that a part has ended. begin, tell, flush: say it together with others that end within a fifth of a
-# second (and 32 KiB). The clock costs no program; where there is none, everything is said at once.
+# mark: say at once that a part has ended. begin, tell, flush: say it together with others that end within 0.4 seconds
+# (and 32 KiB). The clock costs no program; where there is none, everything is said at once.
 _WORDS: Final = """\
 mark() { printf '\\nNONCE %s %s\\n' "$1" "$2"; }
 clock() { read -r c _ 2>/dev/null </proc/uptime && c=1${c%.*}${c#*.}; }
@@ -37,7 +37,7 @@ tell() {
     b="$b
 NONCE $1 $2
 "
-    clock && [ $((c - t)) -lt 20 ] && [ ${#b} -lt 32768 ] || flush
+    clock && [ $((c - t)) -lt 40 ] && [ ${#b} -lt 32768 ] || flush
 }
 """
 
@@ -154,7 +154,7 @@ class Shell:
         """A read as shell text that cannot disturb the next one."""
         if not isinstance(read, Script):
             raise ContractError("a resource type", f"{self._name} is a host; it answers scripts, not {read}.")
-        return f"( set -- {' '.join(map(shlex.quote, read.args))}\n{read.sh}\n) </dev/null 2>/dev/null"
+        return f"( set -- {' '.join(map(_quote, read.args))}\n{read.sh}\n) </dev/null 2>/dev/null"
 
     def _together(self, reads: Sequence[Read], first: int) -> str:
         """The end of a message: the reads, all of whose answers travel together, and the last mark."""
@@ -304,15 +304,15 @@ def _spell(step: Step, reveal: Callable[[Secret], str]) -> str:
     """A step as shell text; every value goes through `shlex.quote` or base64."""
     match step:
         case Put(path, content, mode, owner, group):
-            arguments = " ".join(shlex.quote(v or "") for v in (path, mode, owner, group))
+            arguments = " ".join(_quote(v or "") for v in (path, mode, owner, group))
             return f"put {arguments} <<'.'\n{_base64(content, reveal)}\n."
         case Run(argv, stdin, _):
             if not all(isinstance(word, str) for word in argv):
                 raise ContractError("a resource type", f"A word of `{argv[0]} ...` is no text.")
-            command = " ".join(map(shlex.quote, argv))
+            command = " ".join(map(_quote, argv))
             return _fed("", command, stdin, reveal)
         case Sh(text, args, stdin, _):
-            arguments = " ".join(map(shlex.quote, args))
+            arguments = " ".join(map(_quote, args))
             return _fed(f"step() {{ set -e; set -- {arguments}\n{text}\n}}\n", "step", stdin, reveal)
         case Request():
             raise ContractError("a resource type", f"A host takes no requests to an API: {step}.")
@@ -328,7 +328,7 @@ def _base64(content: str | bytes | Secret, reveal: Callable[[Secret], str]) -> s
     if isinstance(content, Secret):
         content = reveal(content)
     raw = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    return base64.encodebytes(raw).decode().rstrip("\n")
+    return base64.b64encode(raw).decode()
 
 
 def _is_secret(step: Step) -> bool:
@@ -337,6 +337,10 @@ def _is_secret(step: Step) -> bool:
             return isinstance(value, Secret)
         case Request():
             raise ContractError("a resource type", f"A host takes no requests to an API: {step}.")
+
+
+# The same paths come again and again: in each look at each host.
+_quote = lru_cache(maxsize=16384)(shlex.quote)
 
 
 @cache

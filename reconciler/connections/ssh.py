@@ -34,6 +34,8 @@ CONNECT_SECONDS: Final = 10.0
 """To connect, to agree on keys, to log in: each."""
 SILENT_SECONDS: Final = 20
 """A peer that acknowledges nothing for so long is dead."""
+POLL_SECONDS: Final = 1.0
+"""How often a transport that hears nothing looks around."""
 PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between attempts: a server that is just starting, or limits its startups, drops connections at once."""
 MAX_JUMPS: Final = 8
@@ -211,7 +213,8 @@ def _socket(way: _Way, through: paramiko.Transport | None) -> Any:
 class _PromptSocket:
     """A socket that acknowledges at once what it receives, and whose reader notices at once that it was closed.
 
-    It also reads ahead: paramiko asks for each packet in three pieces, and each would be a system call or three.
+    It also reads ahead: paramiko asks for each packet in three pieces, and each would be a system call or three. And it
+    lets paramiko look around less often while nothing comes: that is only needed for new keys, after gigabytes.
     """
 
     def __init__(self, inner: socket.socket) -> None:
@@ -226,6 +229,9 @@ class _PromptSocket:
             self._inner.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_QUICKACK", socket.TCP_NODELAY), 1)
         start, self._read = self._read, min(self._read + size, len(self._ahead))
         return self._ahead[start : self._read]
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._inner.settimeout(seconds and max(seconds, POLL_SECONDS))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # it is broken already

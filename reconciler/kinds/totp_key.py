@@ -109,11 +109,6 @@ class TotpKeySpec(Spec):
     )
 
 
-def secrets_of(spec: TotpKeySpec) -> dict[str, Secret]:
-    """Account -> its secret."""
-    return {key.user: key.secret for key in spec.users}
-
-
 def expand(document: Document[TotpKeySpec], catalog: Catalog) -> Iterable[Resource[Any]]:
     """The keys, the module, and the rules that use it, on every selected host."""
     spec = document.spec

@@ -1,6 +1,6 @@
 """The tables of an API: methods, parameters, property strings, in a compact notation.
 
-    PARAMETERS       NAME TYPE [@FORMAT] [len=A..B] [range=A..B] [{a|b}] [=DEFAULT] [requires=NAME] [~ REGEX or ~PATTERN]
+    PARAMETERS       NAME TYPE [@FORMAT] [len=A..B] [range=A..B] [{a|b}] [=DEFAULT] [requires=NAME] [~ REGEX | ~PATTERN]
     METHODS          METHOD /path/{part} : WHO MAY [; open]
                          name name? name=DEFINITION +SET
     PROPERTY_STRINGS GROUP [+OTHER GROUP]

@@ -4,7 +4,7 @@ The host gets one file that is made of the modules of this folder (see `reconcil
 that the retention on the host is the function that the tests are about, byte for byte.
 
 Commands: `run FILE` (a policy's file; what the service calls), and for `reconciler` itself, with policies as JSON:
-`status POLICY...`, `list POLICY`, `take`, `lock`, `parent`, `unlock`, `find`, `copy-new`, `copy`, `swap`, `clean`,
+`status POLICY...`, `list POLICY`, `take`, `lock`, `parent`, `unlock`, `find`, `copy-new`, `copy`, `swap`, `finish`,
 `drill`. Each prints one JSON object as its last line. Python 3.9, standard library only.
 """
 
@@ -238,8 +238,8 @@ def _path_status(policy: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _timer(unit: str) -> dict[str, Any]:
-    """Whether it is active and enabled, and has no next time; since when, and when it fired, in seconds since 1970."""
-    names = "LoadState,ActiveState,SubState,UnitFileState,ActiveEnterTimestamp,LastTriggerUSec"
+    """Whether it is active and enabled, has a next time, and since when it is active, in seconds since the epoch."""
+    names = "LoadState,ActiveState,SubState,UnitFileState,ActiveEnterTimestamp"
     words = ["systemctl", "show", "--timestamp=us+utc", "-p", names, "--", unit]
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -252,7 +252,6 @@ def _timer(unit: str) -> dict[str, Any]:
         "enabled": seen.get("UnitFileState") == "enabled",
         "elapsed": seen.get("SubState") == "elapsed",
         "since": _seconds(seen.get("ActiveEnterTimestamp", "")),
-        "last": _seconds(seen.get("LastTriggerUSec", "")),
     }
 
 
@@ -364,7 +363,7 @@ def command(words: Sequence[str]) -> dict[str, Any]:
         to_new_path(entry, inside, to)
         return {"path": to}
     here = InPlace(entry, folder_of(spec, path), inside)
-    {"copy": here.copy, "swap": here.swap, "clean": here.clean}[name]()
+    {"copy": here.copy, "swap": here.swap, "finish": here.finish}[name]()
     return {"path": os.path.join(path, inside) if inside else path}
 
 

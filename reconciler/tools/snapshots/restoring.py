@@ -181,14 +181,10 @@ class InPlace:
                 os.rmdir(place)
             os.rename(os.path.join(old, path), place)
             shutil.copystat(os.path.dirname(os.path.join(self._origin, path)), os.path.dirname(place))
-        if not self.inside:
-            root = os.stat(self.entry.path)
-            os.chown(above, root.st_uid, root.st_gid)
-            shutil.copystat(self.entry.path, above)
         call("btrfs", "filesystem", "sync", self.folder.source)
 
     def clean(self) -> None:
-        """Remove what was there before.
+        """Remove what an earlier restore left.
 
         Raises:
             Trouble: it cannot be removed.
@@ -199,6 +195,18 @@ class InPlace:
         if os.path.isdir(self._work):
             os.rename(self._work, done)
             call("rm", "-rf", "--one-file-system", "--", done)
+
+    def finish(self) -> None:
+        """Remove what was there before, and give the subvolume itself the owner, mode and time that it had.
+
+        Raises:
+            Trouble: it cannot be removed.
+        """
+        self.clean()
+        if not self.inside:
+            root = os.stat(self.entry.path)
+            os.chown(self.folder.source, root.st_uid, root.st_gid)
+            shutil.copystat(self.entry.path, self.folder.source)
 
 
 # ------------------------------------------------------------------------------------------------ drill

@@ -212,7 +212,7 @@ def restore(session: Session, snapshot: str, *, inside: str = "", to: str = "", 
         return str(session.step(f"restore {what} from {snapshot}", "copy-new", snapshot, inside, to)["path"])
     session.step(f"copy {what} from {snapshot}", "copy", snapshot, inside)
     path = session.step("exchange it for what is there", "swap", snapshot, inside)["path"]
-    session.step("remove what was there", "clean", snapshot, inside)
+    session.step("remove what was there", "finish", snapshot, inside)
     return str(path)
 
 

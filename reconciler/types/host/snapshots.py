@@ -86,7 +86,7 @@ def problems(audit: Snapshots, facts: Mapping[str, Any]) -> Iterator[Problem]:
     for path, seen in facts["paths"].items():
         yield from _of_path(audit, path, seen, now)
     for timer, seen in facts["timers"].items():
-        yield from _of_timer(audit, timer, seen, now)
+        yield from _of_timer(audit, timer, seen, facts)
     run = facts["run"]
     for path, outcome in (run.get("paths") or {}).items():
         if "error" in outcome:
@@ -128,7 +128,8 @@ def _of_path(audit: Snapshots, path: str, seen: Mapping[str, Any], now: int) -> 
         yield "writable", f"{path}: the snapshot {name} is writable, so anybody may have changed it.", fix
 
 
-def _of_timer(audit: Snapshots, timer: str, seen: Mapping[str, Any], now: int) -> Iterator[Problem]:
+def _of_timer(audit: Snapshots, timer: str, seen: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Problem]:
+    now = facts["now"]
     if not seen.get("loaded") or not seen.get("active"):
         yield "timer-off", f"{timer} does not run.", f"systemctl enable --now {timer}"
         return
@@ -137,9 +138,11 @@ def _of_timer(audit: Snapshots, timer: str, seen: Mapping[str, Any], now: int) -
     if seen["elapsed"]:
         fix = "Correct `schedule.calendar`; `systemd-analyze calendar` tells when one elapses."
         yield "schedule-never-fires", f"{timer} never fires: its calendar has no next time.", fix
-    elif seen["last"] is None and seen["since"] is not None and now - seen["since"] > audit.max_age:
-        since = ago(now - seen["since"])
-        yield "schedule-never-fired", f"{timer} has not fired for {since}.", "Correct its schedule."
+    elif timer == f"reconciler-snapshots-{audit.name}.timer" and seen["since"] is not None:
+        # systemd's own "last trigger" tells of a first start, too, where a timer is persistent.
+        quiet = now - max(seen["since"], facts["run"].get("at", 0))
+        if quiet > audit.max_age:
+            yield "schedule-never-fired", f"{timer} has not fired for {ago(quiet)}.", "Correct its schedule."
 
 
 def _of_drills(audit: Snapshots, facts: Mapping[str, Any]) -> Iterator[Problem]:

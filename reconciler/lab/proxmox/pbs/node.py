@@ -132,6 +132,12 @@ def _task(call: Call) -> State:
     return task
 
 
+@route("GET /nodes/{node}/tasks/{upid}")
+def about(call: Call) -> list[State]:
+    """What there is to ask about a task."""
+    return [{"subdir": "log"}, {"subdir": "status"}]
+
+
 @route("GET /nodes/{node}/tasks/{upid}/status")
 def status(call: Call) -> State:
     """Whether a task runs, and how it ended."""

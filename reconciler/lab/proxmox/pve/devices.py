@@ -87,10 +87,9 @@ def check_drives(world: World, node: str, kind: str, given: Mapping[str, str], *
             continue
         found = parse_drive(kind, slot, text)
         made = NEW.fullmatch(found["file"])
-        if "import-from" in found:
-            if not made or float(made[2]) != 0:
-                hint = "use <storage ID>:0,import-from=<source>"
-                raise bad_parameters({slot: f"'import-from' requires special syntax - {hint}"})
+        if "import-from" in found and not (made and float(made[2]) == 0):
+            hint = "use <storage ID>:0,import-from=<source>"
+            raise bad_parameters({slot: f"'import-from' requires special syntax - {hint}"})
         if not root and any(found.get(key, "").startswith("/") for key in ("file", "import-from")):
             raise failed(ROOT_ONLY)
         if made:

@@ -29,6 +29,12 @@ def about(call: Call) -> list[State]:
     return [{"subdir": name} for name in ("config", "migrate", "pending", "status")]
 
 
+@route("GET /nodes/{node}/lxc/{vmid}")
+def about_container(call: Call) -> list[State]:
+    """What there is to ask about a container."""
+    return [{"subdir": "config"}]
+
+
 @route("GET /nodes/{node}/qemu/{vmid}/status")
 def about_status(call: Call) -> list[State]:
     """What there is to do with its status."""
@@ -48,7 +54,7 @@ def _set_status(call: Call, kind: str, status: str) -> str:
     guest = _guest(call)
     if kind == "qmstart" and guest["config"].get("template"):
         raise failed("you can't start a vm if it's a template")
-    if kind in ("qmreset", "qmsuspend", "qmresume", "qmreboot") and guest["status"] != "running":
+    if kind in ("qmreset", "qmsuspend", "qmresume", "qmreboot") and guest["status"] == "stopped":
         raise failed(f"VM {call.text('vmid')} not running")
     return _task(call, kind, "set status", {"status": status})
 
@@ -88,6 +94,18 @@ def reboot(call: Call) -> str:
 def reset(call: Call) -> str:
     """Reset a machine."""
     return _set_status(call, "qmreset", "running")
+
+
+@route("POST /nodes/{node}/qemu/{vmid}/status/suspend")
+def suspend(call: Call) -> str:
+    """Suspend a machine."""
+    return _set_status(call, "qmsuspend", "stopped" if call.flag("todisk") else "paused")
+
+
+@route("POST /nodes/{node}/qemu/{vmid}/status/resume")
+def resume(call: Call) -> str:
+    """Resume a machine."""
+    return _set_status(call, "qmresume", "running")
 
 
 # disks

@@ -12,6 +12,7 @@ from reconciler.lab.proxmox.pve import (  # noqa: F401 - the routes are made by 
     access,
     backups,
     cluster,
+    disks,
     guests,
     operations,
     replication,

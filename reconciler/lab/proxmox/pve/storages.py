@@ -417,6 +417,18 @@ def volume(call: Call) -> State:
     return {"format": about["format"], "path": _volid(call), "size": about["size"], "used": about["size"]}
 
 
+@route("PUT /nodes/{node}/storage/{storage}/content/{volume}")
+def annotate_volume(call: Call) -> None:
+    """Notes and protection of a backup."""
+    _usable(call)
+    about = volumes.find(call.world, call.node, _volid(call))
+    if about["content"] != "backup":
+        raise failed("attribute updates are only supported for backups")
+    about |= {key: call.text(key) for key in ("notes",) if call.has(key)}
+    if call.has("protected"):
+        about["protected"] = call.number("protected")
+
+
 @route("DELETE /nodes/{node}/storage/{storage}/content/{volume}")
 def delete_volume(call: Call) -> str:
     """Destroy a volume, as a task."""
@@ -427,15 +439,3 @@ def delete_volume(call: Call) -> str:
     return call.world.start_task(
         call.node, "imgdel", f"{_volid(call)}@{call.node}".replace(":", "\\x3a"), call.caller.name
     )
-
-
-# ZFS pools of nodes
-
-
-@route("GET /nodes/{node}/disks/zfs")
-def pools(call: Call) -> list[State]:
-    """The ZFS pools of a node."""
-    return [
-        {"name": name, **entry, "free": entry["size"] - entry["alloc"], "frag": 3, "dedup": 1}
-        for name, entry in sorted(call.world.nodes()[call.node]["pools"].items())
-    ]
