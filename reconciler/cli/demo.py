@@ -39,9 +39,13 @@ def demo(
             folder.mkdir(parents=True)
         except OSError as error:
             raise PlanError(f"--keep needs a new folder: {keep}: {error.strerror}.") from None
+    demo = None
     try:
-        _Demo(_sample(path), folder).go()
+        demo = _Demo(_sample(path), folder)
+        demo.go()
     finally:
+        if demo is not None:
+            demo.close()
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -74,25 +78,26 @@ class _Demo:
 
     def __init__(self, sample: Path, folder: Path) -> None:
         from reconciler.cli.options import project
-        from reconciler.lab.image import make_image
+        from reconciler.lab.stage import Stage
         from reconciler.render.terminal import console
 
         self._out = console()
         self._images = folder / "hosts"
-        self._project: Project = project(sample, folder / "state", self._images)
+        self._project: Project = project(sample, folder / "state")
         self._project.secrets = _throwaway(sample, folder / "state")
-        for document in self._project.validate():
-            if document.kind == "Host":
-                # One host runs what must be gone, so that the audit has something to find.
-                extra = {"tmate": "2.4.0-2"} if document.metadata.labels.get("role") == "bastion" else {}
-                make_image(self._images / document.name, document.name, extra=extra)
+        self._stage = Stage(self._images, self._project.validate(), self._project.secrets.reveal)
+        self._project.retarget = self._stage.stand_in
+
+    def close(self) -> None:
+        """Stop what was started."""
+        self._stage.close()
 
     def go(self) -> None:
         """All acts."""
         self._say("1. Validate the desired state")
         desired = self._project.desired()
-        self._out.print(f"{len(desired.resources)} objects on {len(desired.targets)} simulated hosts, no problems.")
-        self._say("2. Plan: compare it with the live hosts")
+        self._out.print(f"{len(desired.resources)} objects on {len(desired.targets)} simulated systems, no problems.")
+        self._say("2. Plan: compare it with the live systems")
         self._show(self._plan())
         self._say("3. Apply")
         self._apply()

@@ -23,6 +23,15 @@ class OtpClientSpec(Spec):
     Example:
 
         apiVersion: reconciler/v1
+        kind: OtpServer
+        metadata:
+          name: otp
+        spec:
+          hosts: [bastion]
+          ksmKeys:
+            "1": {secretRef: otp-server/ksm-1, generate: hex16}
+        ---
+        apiVersion: reconciler/v1
         kind: OtpClient
         metadata:
           name: bastion

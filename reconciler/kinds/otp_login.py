@@ -37,6 +37,35 @@ class OtpLoginSpec(Spec):
     Example:
 
         apiVersion: reconciler/v1
+        kind: OtpServer
+        metadata:
+          name: otp
+        spec:
+          hosts: [bastion]
+          ksmKeys:
+            "1": {secretRef: otp-server/ksm-1, generate: hex16}
+        ---
+        apiVersion: reconciler/v1
+        kind: OtpClient
+        metadata:
+          name: bastion
+        spec:
+          server: otp
+          id: 1
+          secret: {secretRef: otp-server/client-1, generate: base64-20}
+        ---
+        apiVersion: reconciler/v1
+        kind: YubikeyOtp
+        metadata:
+          name: alice-1
+        spec:
+          server: otp
+          owner: alice
+          publicId: vvccccbbtvhl
+          privateId: {secretRef: yubikeys/alice-1-private, generate: hex6}
+          aesKey: {secretRef: yubikeys/alice-1-aes, generate: hex16}
+        ---
+        apiVersion: reconciler/v1
         kind: OtpLogin
         metadata:
           name: bastion

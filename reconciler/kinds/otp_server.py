@@ -34,7 +34,13 @@ Listen = Annotated[
 ]
 Network = Annotated[str, Rule(r"[0-9A-Fa-f.:]+/[0-9]{1,3}", "a network such as 192.0.2.0/24 or 2001:db8::/64")]
 
-ACCOUNT: Final[Mapping[str, Any]] = {"name": USER, "system": True, "group": USER, "home": STORE, "shell": "/usr/sbin/nologin"}
+ACCOUNT: Final[Mapping[str, Any]] = {
+    "name": USER,
+    "system": True,
+    "group": USER,
+    "home": STORE,
+    "shell": "/usr/sbin/nologin",
+}
 
 UNIT_FILE: Final = f"""\
 [Unit]

@@ -13,10 +13,11 @@ from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import AbsolutePath, Duration, HostSelector, Rule, seconds
 from reconciler.model import Document, Kind, Resource, Spec
-from reconciler.tools.snapshots import PROGRAM, program_text
+from reconciler.tools.snapshots import PROGRAM
 from reconciler.types.host.directory import TYPE as host_directory
 from reconciler.types.host.file import TYPE as host_file
 from reconciler.types.host.snapshots import TYPE as host_snapshots
+from reconciler.types.host.snapshots_program import TYPE as host_snapshot_program
 from reconciler.types.host.unit import TYPE as host_unit
 
 CONFIGURATION: Final = "/etc/reconciler/snapshots"
@@ -224,7 +225,7 @@ def expand(document: Document[SnapshotPolicySpec], catalog: Catalog) -> Iterable
     packages = ("package:python3", "package:btrfs-progs")
     stem = f"{UNITS}/reconciler-snapshots-{name}"
     for host in catalog.hosts(spec.hosts):
-        yield host_file(host, path=PROGRAM, content=program_text(), mode="0755", owner="root", group="root")
+        yield host_snapshot_program(host, path=PROGRAM, mode="0755", owner="root")
         after: tuple[str, ...] = packages
         if spec.tool == "reconciler" and spec.schedule is not None:
             for folder in ("/etc/reconciler", CONFIGURATION):

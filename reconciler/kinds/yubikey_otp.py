@@ -27,6 +27,15 @@ class YubikeyOtpSpec(Spec):
     Example:
 
         apiVersion: reconciler/v1
+        kind: OtpServer
+        metadata:
+          name: otp
+        spec:
+          hosts: [bastion]
+          ksmKeys:
+            "1": {secretRef: otp-server/ksm-1, generate: hex16}
+        ---
+        apiVersion: reconciler/v1
         kind: YubikeyOtp
         metadata:
           name: alice-1

@@ -100,6 +100,8 @@ def _plain(node: Tree, first: str, rest: str, lines: list[str]) -> None:
 
 def show_plan(plan: Plan, registry: Registry, out: Console, *, steps: bool = True, drift: bool = False) -> None:
     """A plan (or, with `drift`, a drift report) as a tree, and a summary line."""
+    drifted = frozenset(plan.drifted)
+    plain = is_plain(out)
     by_origin: dict[str, list[Change[Any]]] = {}
     for change in plan.changes:
         by_origin.setdefault(change.resource.origin, []).append(change)
@@ -109,10 +111,13 @@ def show_plan(plan: Plan, registry: Registry, out: Console, *, steps: bool = Tru
         for change in changes:
             resource = change.resource
             first = shown.setdefault((resource.type, resource.key, change.action), change)
+            label = _label(change, change.address in drifted)
             if first is not change and _is_twin(first, change):
-                tree.add(_label(change, plan).append(f"  as on {first.resource.target}", style="dim"))
+                label.append((f"  as on {first.resource.target}", "dim"))
+                # On a fleet there are many of them; what would carry colours costs more than finding them.
+                tree.add("".join(text for text, _ in label) if plain else Text.assemble(*label))
             else:
-                _add_change(tree, change, plan, registry, steps=steps and not drift)
+                _add_change(tree.add(Text.assemble(*label)), change, registry, steps=steps and not drift)
         show(tree, out)
     show_findings(plan.findings, out)
     _show_unknown(plan.unreachable, out)
@@ -121,11 +126,12 @@ def show_plan(plan: Plan, registry: Registry, out: Console, *, steps: bool = Tru
     show(_drift_summary(plan) if drift else _summary(plan), out)
 
 
-def _label(change: Change[Any], plan: Plan) -> Text:
+def _label(change: Change[Any], drifted: bool) -> list[tuple[str, str]]:
+    """Texts with their styles."""
     sign, style = _SIGN[change.action]
-    label = Text(f"{sign} {clean(change.address)}", style=style)
-    if change.address in plan.drifted:
-        label.append("  changed outside", style="bold magenta")
+    label = [(f"{sign} {clean(change.address)}", style)]
+    if drifted:
+        label.append(("  changed outside", "bold magenta"))
     return label
 
 
@@ -136,8 +142,7 @@ def _is_twin(first: Change[Any], other: Change[Any]) -> bool:
     )
 
 
-def _add_change(tree: Tree, change: Change[Any], plan: Plan, registry: Registry, *, steps: bool) -> None:
-    branch = tree.add(_label(change, plan))
+def _add_change(branch: Tree, change: Change[Any], registry: Registry, *, steps: bool) -> None:
     if change.risk:
         branch.add(Text(f"! {change.risk.kind}: {clean(change.risk.text)}", style="bold red"))
     for reason in change.why:

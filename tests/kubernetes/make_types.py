@@ -294,7 +294,9 @@ def main() -> None:
         if own in types:
             continue
         model = getattr(models, name)
-        required = {field.serialization_alias or key for key, field in model.model_fields.items() if field.is_required()}
+        required = {
+            field.serialization_alias or key for key, field in model.model_fields.items() if field.is_required()
+        }
         fields = {}
         for python_name, type_ in model.openapi_types.items():
             if "alpha" in type_:

@@ -68,7 +68,9 @@ class Bindings:
         whole = PLACEHOLDER.fullmatch(value)
         if whole and whole[1] == "nodePort":
             return int(self.values[value])
-        return PLACEHOLDER.sub(lambda match: "2024-01-01T00:00:00Z" if match[1] == "time" else self.values[match[0]], value)
+        return PLACEHOLDER.sub(
+            lambda match: "2024-01-01T00:00:00Z" if match[1] == "time" else self.values[match[0]], value
+        )
 
     def copy(self) -> Bindings:
         """Bindings to try with."""
@@ -164,6 +166,7 @@ def server_for(transcript: dict[str, Any]) -> KubernetesEmulator:
         openshift=flavour == "openshift",
         controllers=flavour in ("controllers", "openshift"),
         router=False,
+        kubelet=transcript["scenario"] == "rollout",
         users=USERS,
         clock=ManualClock(),
         revision=FIRST_REVISION.get(transcript["scenario"], 100),

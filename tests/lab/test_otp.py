@@ -237,10 +237,10 @@ def test_a_missing_module_changes_no_stack(site: Site, pam: Any) -> None:
 
 def test_a_busy_lock_is_waited_for_and_a_stale_one_named(site: Site) -> None:
     host = site.host
+    site.apply()
     oath(site, {"alice": ALICE})
     host.write(f"{USERS}.lock", "")
-    result = site.run()
-    (ended,) = result.ended.values()
+    (ended,) = site.run().ended.values()
     assert ended.outcome is Outcome.FAILED
     assert f"{USERS}.lock is there since 20" in ended.reason
     assert f"rm {USERS}.lock" in ended.reason

@@ -298,8 +298,8 @@ def test_quota_gives_sizes(site: Site) -> None:
 # ------------------------------------------------------------------------------------------------ drift, prune
 
 MUTATIONS = {
-    "the program": (f"echo '# edited' >>{PROGRAM}", f"host.file[nas1:{PROGRAM}]", {"content"}),
-    "its mode": (f"chmod 700 {PROGRAM}", f"host.file[nas1:{PROGRAM}]", {"mode"}),
+    "the program": (f"echo '# edited' >>{PROGRAM}", f"host.snapshotProgram[nas1:{PROGRAM}]", {"content"}),
+    "its mode": (f"chmod 700 {PROGRAM}", f"host.snapshotProgram[nas1:{PROGRAM}]", {"mode"}),
     "the policy": (
         'sed -i \'s/"last": 3/"last": 1/\' /etc/reconciler/snapshots/hourly.json',
         "host.file[nas1:/etc/reconciler/snapshots/hourly.json]",

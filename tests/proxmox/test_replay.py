@@ -94,7 +94,7 @@ def test_placeholders_stand_for_one_value_each() -> None:
 
 
 def test_order_counts_where_the_server_has_one() -> None:
-    """Lists of objects have no order, logs have one; comma lists have one but for the three that the server shuffles."""
+    """Lists of objects have no order, logs have one; so have comma lists but for the three that the server shuffles."""
     lines = [{"n": 1}, {"n": 2}]
     assert matches(lines, lines[::-1], Bindings({})) is None
     assert matches(lines, lines[::-1], Bindings({}), ordered=True) is not None

@@ -17,6 +17,7 @@ It answers over HTTP (or HTTPS) on loopback as kube-apiserver v1.36.2 did in the
 | `openshift` | `False` | routes.route.openshift.io with its admission, the service CA, Pod security `restricted` |
 | `controllers` | `True` | Deployments roll out, owners are collected, namespaces empty |
 | `router` | `True` | with `openshift` and `controllers`: Routes are admitted |
+| `kubelet` | `True` | with `controllers`: Pods are bound to a node and get Ready |
 | `tls` | `False` | serve HTTPS with a certificate of an own CA (`ca_pem`) |
 | `port` | `0` | a free one |
 | `users` | `{"admin": "admin-token"}` | user name -> bearer token; `admin` may do all, others by Roles |

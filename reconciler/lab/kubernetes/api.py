@@ -47,16 +47,6 @@ _PLAIN_PATHS = ("/healthz", "/livez", "/readyz")
 _MISMATCH = "the server does not allow this method on the requested resource"
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What a path names."""
-
-    resource: Resource
-    namespace: str = ""
-    name: str = ""
-    part: str = ""  # a subresource
-
-
 class ApiServer:
     """Answers requests. One at a time: `lock` is held while a request or a controller works."""
 
@@ -123,7 +113,7 @@ class ApiServer:
     def _discovery(self, request: Request, parts: list[str]) -> Response:
         if request.user == ANONYMOUS:
             text = f'User "{ANONYMOUS}" cannot get path "{request.path}"'
-            raise ApiError(403, f'forbidden: {text}', "Forbidden", {})
+            raise ApiError(403, f"forbidden: {text}", "Forbidden", {})
         if request.method != "GET":
             raise ApiError(405, _MISMATCH, "MethodNotAllowed", {})
         resources = self.resources()
@@ -214,131 +204,6 @@ class ApiServer:
         if found is None:
             raise not_found(goal.resource.plural, goal.resource.group, goal.name)
         return found
-
-    # ---- reads
-
-    def _list(self, request: Request, goal: Goal) -> Response:
-        resource, query = goal.resource, request.query
-        matches = self._selector(request, resource)
-        limit = _number(query.get("limit") or "0")
-        at, start = self._revision(query)
-        token = query.get("continue")
-        if token:
-            at, start = _read_token(token)
-        if at is not None and at < self.store.compacted:
-            raise expired_list(_write_token(self.store.revision, start) if token else "")
-        revision = self.store.revision if at is None else at
-        found = [one for one in self.store.list(resource.place, goal.namespace, at) if matches(one)]
-        items = [one for one in found if _key(one) > start] if start else found
-        meta: Object = {"resourceVersion": str(revision)}
-        if limit and len(items) > limit:
-            rest = len(items) - limit
-            items = items[:limit]
-            meta["continue"] = _write_token(revision, _key(items[-1]))
-            if not query.get("labelSelector") and not query.get("fieldSelector"):
-                meta["remainingItemCount"] = rest
-        elif resource.custom:
-            meta["continue"] = ""
-        body = self._list_body(resource, items, meta)
-        return negotiated(request, Response(200, body))
-
-    def _list_body(self, resource: Resource, items: list[Object], meta: Object) -> Object:
-        if not resource.custom:
-            items = [{key: part for key, part in one.items() if key not in ("kind", "apiVersion")} for one in items]
-        return {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": meta, "items": items}
-
-    def _selector(self, request: Request, resource: Resource) -> selectors.Predicate:
-        by_label = selectors.labels(request.query.get("labelSelector", ""))
-        by_field = selectors.fields(request.query.get("fieldSelector", ""), resource.kind)
-        return lambda value: by_label(value) and by_field(value)
-
-    def _revision(self, query: dict[str, str]) -> tuple[int | None, str]:
-        given, how = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
-        if how and not given:
-            text = "resourceVersionMatch is forbidden unless resourceVersion is provided"
-            raise unprocessable("ListOptions", "meta.k8s.io", "", [forbidden_field("resourceVersionMatch", text)])
-        if not given or given == "0":
-            return None, ""
-        revision = _number(given)
-        if revision > self.store.revision:
-            text = "Too large resource version"
-            message = f"Timeout: {text}: {revision}, current: {self.store.revision}"
-            causes = [{"reason": "ResourceVersionTooLarge", "message": text}]
-            details = {"causes": causes, "retryAfterSeconds": 1}
-            raise ApiError(504, message, "Timeout", details, headers={"retry-after": "1"})
-        return (revision if how == "Exact" else None), ""
-
-    def _watch(self, request: Request, goal: Goal) -> Response:
-        resource, query = goal.resource, request.query
-        matches = self._selector(request, resource)
-        given = query.get("resourceVersion", "")
-        initial = query.get("sendInitialEvents") == "true"
-        if initial and query.get("resourceVersionMatch") != "NotOlderThan":
-            text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            raise unprocessable("ListOptions", "meta.k8s.io", "", [forbidden_field("resourceVersionMatch", text)])
-        begin: list[Object] = []
-        if given in ("", "0") or initial:
-            begin = [
-                {"type": "ADDED", "object": one}
-                for one in self.store.list(resource.place, goal.namespace)
-                if matches(one)
-            ]
-            if initial and query.get("allowWatchBookmarks") == "true":
-                begin.append(self._bookmark(resource, {"k8s.io/initial-events-end": "true"}))
-            since = self.store.revision
-        else:
-            since = _number(given)
-            oldest = max(self.store.compacted, self._served_since(resource))
-            if since < oldest:
-                text = f"too old resource version: {since} ({oldest})"
-                return Response(200, stream=iter([{"type": "ERROR", "object": ApiError(410, text, "Expired").body}]))
-        seconds = float(query.get("timeoutSeconds") or 1800)
-        bookmarks = query.get("allowWatchBookmarks") == "true" and not initial
-        stream = self._events(goal, matches, since, seconds, begin, bookmarks)
-        return Response(200, stream=stream)
-
-    def _served_since(self, resource: Resource) -> int:
-        """The revision from which on a custom resource can be watched: that of its definition."""
-        if not resource.custom:
-            return 0
-        found = self.store.get(_DEFINITIONS, "", f"{resource.plural}.{resource.group}")
-        return int(found["metadata"]["resourceVersion"]) if found else 0
-
-    def _bookmark(self, resource: Resource, annotations: dict[str, str] | None = None) -> Object:
-        meta: Object = {"resourceVersion": str(self.store.revision)}
-        if annotations:
-            meta["annotations"] = annotations
-        value = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta}
-        return {"type": "BOOKMARK", "object": value}
-
-    def _events(
-        self,
-        goal: Goal,
-        matches: selectors.Predicate,
-        since: int,
-        seconds: float,
-        begin: list[Object],
-        bookmarks: bool,
-    ) -> Iterator[Object]:
-        end = time.monotonic() + seconds
-        yield from begin
-        while not self.stopping.is_set():
-            with self.store.changed:
-                changes = self.store.since(since, goal.resource.place)
-                if not changes:
-                    left = end - time.monotonic()
-                    if left <= 0:
-                        break
-                    self.store.changed.wait(min(left, 0.5))
-                    continue
-            for change in changes:
-                since = change.revision
-                if goal.namespace and change.namespace != goal.namespace:
-                    continue
-                if event := _event(change, matches):
-                    yield event
-        if bookmarks:
-            yield self._bookmark(goal.resource)
 
     # ---- bodies
 
@@ -566,168 +431,9 @@ class ApiServer:
             self.writes.delete(resource, meta.get("namespace", ""), meta["name"], options)
         return Response(200, self._list_body(resource, items, {"resourceVersion": str(self.store.revision)}))
 
-    # ---- subresources
-
-    def _part(self, request: Request, goal: Goal) -> Response:
-        part = goal.resource.subresource(goal.part)
-        assert part is not None
-        verb = {"GET": "get", "PUT": "update", "PATCH": "patch", "POST": "create"}.get(request.method, "delete")
-        if verb not in part.verbs:
-            raise ApiError(405, _MISMATCH, "MethodNotAllowed", {})
-        if goal.part == "scale":
-            return self._scale(request, goal)
-        if goal.part == "token":
-            return self._token(request, goal)
-        if goal.part == "finalize":
-            return self._finalize(request, goal)
-        if goal.part == "status":
-            if request.method == "GET":
-                return negotiated(request, Response(200, self._found(goal)))
-            return self._put(request, goal) if request.method == "PUT" else self._patch(request, goal)
-        if goal.part == "log":
-            self._found(goal)
-            return Response(200, text="", content_type="text/plain")
-        raise no_such_resource()
-
-    def _scale_of(self, resource: Resource, value: Object) -> Object:
-        meta = value["metadata"]
-        keys = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-        status: Object = {"replicas": (value.get("status") or {}).get("replicas", 0)}
-        if not resource.custom:
-            labels = (value["spec"].get("selector") or {}).get("matchLabels") or {}
-            status["selector"] = ",".join(f"{key}={text}" for key, text in sorted(labels.items()))
-        return {
-            "kind": "Scale",
-            "apiVersion": "autoscaling/v1",
-            "metadata": {key: meta[key] for key in keys if key in meta},
-            "spec": {"replicas": value["spec"].get("replicas", 0)},
-            "status": status,
-        }
-
-    def _scale(self, request: Request, goal: Goal) -> Response:
-        old = self._found(goal)
-        scale = self._scale_of(goal.resource, old)
-        if request.method == "GET":
-            return Response(200, scale)
-        kind = "UpdateOptions" if request.method == "PUT" else "PatchOptions"
-        options = WriteOptions.read(request, kind)
-        body, _ = load_json(self._text(request))
-        new = body if request.method == "PUT" else patches.merge_patch(scale, body)
-        given = (new.get("metadata") or {}).get("resourceVersion")
-        if given and given != old["metadata"]["resourceVersion"]:
-            from reconciler.lab.kubernetes.status import STALE
-
-            raise conflict(goal.resource.plural, goal.resource.group, goal.name, STALE)
-        replicas = (new.get("spec") or {}).get("replicas", 0)
-        done = self.writes.scaled(goal.resource, old, replicas, options.manager, options.dry_run)
-        return Response(200, self._scale_of(goal.resource, done))
-
-    def _token(self, request: Request, goal: Goal) -> Response:
-        self._found(goal)
-        options = WriteOptions.read(request, "CreateOptions")
-        body, _ = load_json(self._text(request))
-        spec = body.get("spec") or {}
-        spec.setdefault("expirationSeconds", 3600)
-        tracker = self.writes.tracker(goal.resource)
-        entry = {
-            "manager": options.manager,
-            "operation": "Update",
-            "apiVersion": "authentication.k8s.io/v1",
-            "time": tracker.now(),
-            "fieldsType": "FieldsV1",
-            "fieldsV1": {"f:spec": {f"f:{key}": {} for key in sorted(spec)}},
-            "subresource": "token",
-        }
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.writes.clock() + spec["expirationSeconds"]))
-        value = {
-            "kind": "TokenRequest",
-            "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {
-                "name": goal.name,
-                "namespace": goal.namespace,
-                "uid": self._found(goal)["metadata"]["uid"],
-                "creationTimestamp": self.writes.now(),
-                "managedFields": [entry],
-            },
-            "spec": {**spec, "boundObjectRef": spec.get("boundObjectRef")},
-            "status": {"token": f"{goal.namespace}-{goal.name}-token", "expirationTimestamp": stamp},
-        }
-        return Response(201, value)
-
-    def _finalize(self, request: Request, goal: Goal) -> Response:
-        old = self._found(goal)
-        body, _ = load_json(self._text(request))
-        new = copy.deepcopy(old)
-        new["spec"]["finalizers"] = (body.get("spec") or {}).get("finalizers") or []
-        return Response(200, self.writes.update(goal.resource, old, new, subresource="finalize"))
-
-
 def _established(definition: Object) -> bool:
     conditions = (definition.get("status") or {}).get("conditions") or []
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
-
-
-def _is_watch(request: Request) -> bool:
-    return request.query.get("watch", "").lower() in ("true", "1")
-
-
-def _event(change: Change, matches: selectors.Predicate) -> Object | None:
-    """A change as a watch with a selector sees it: leaving the selection is a deletion."""
-    before = change.before is not None and matches(change.before)
-    after = change.type != "DELETED" and matches(change.after)
-    if after:
-        return {"type": "MODIFIED" if before else "ADDED", "object": copy.deepcopy(change.after)}
-    if not before:
-        return None
-    assert change.before is not None
-    value = copy.deepcopy(change.after if change.type == "DELETED" else change.before)
-    value["metadata"]["resourceVersion"] = str(change.revision)
-    return {"type": "DELETED", "object": value}
-
-
-def _number(text: str) -> int:
-    if not text.lstrip("-").isdigit():
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    return int(text)
-
-
-def _key(value: Object) -> str:
-    return f"{value['metadata'].get('namespace', '')}/{value['metadata']['name']}"
-
-
-def _write_token(revision: int, key: str) -> str:
-    text = json.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": key}, separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_token(token: str) -> tuple[int, str]:
-    try:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-    except ValueError as error:
-        raise bad_request("invalid continue token: continue key is not valid") from error
-    try:
-        found = json.loads(raw)
-        return int(found["rv"]), str(found["start"])
-    except (ValueError, KeyError, TypeError) as error:
-        shown = chr(raw[0]) if raw else ""
-        why = f"invalid character '{shown}' looking for beginning of value"
-        raise bad_request(f"invalid continue token: continue key is not valid: {why}") from error
-
-
-def expired_list(token: str) -> ApiError:
-    """410: the history does not go back that far. For a page of a list with a token to go on with."""
-    if not token:
-        return ApiError(410, "The resourceVersion for the provided list is too old.", "Expired")
-    error = ApiError(
-        410,
-        "The provided continue parameter is too old to display a consistent list result. You can start a new list "
-        "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
-        "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
-        "modified, or deleted between the time the first chunk was returned and now may show up in the list.",
-        "Expired",
-    )
-    error.body["metadata"] = {"continue": token}
-    return error
 
 
 def unsupported_media(accepted: str) -> ApiError:
@@ -744,53 +450,6 @@ def _invalid_patch(shown: str, why: str) -> ApiError:
 
 def _sorted_json(value: Object) -> str:
     return json.dumps({key: value[key] for key in sorted(value)}, separators=(",", ":"), ensure_ascii=False)
-
-
-def negotiated(request: Request, response: Response) -> Response:
-    """The answer in the form that `Accept` asks for: JSON, YAML, or metadata only."""
-    accept = request.headers.get("accept", "")
-    choices = [part.strip() for part in accept.split(",")] if accept else ["*/*"]
-    for choice in choices:
-        kind, _, rest = choice.partition(";")
-        options: dict[str, str] = {}
-        for option in rest.split(";"):
-            key, _, text = option.strip().partition("=")
-            options[key] = text
-        if options.get("as", "").startswith("PartialObjectMetadata") and kind == "application/json":
-            assert response.body is not None
-            response.body = _partial(response.body)
-            return response
-        if "as" in options:
-            continue
-        if kind in ("application/json", "*/*", "application/*"):
-            return response
-        if kind == "application/yaml":
-            response.text, response.content_type = _yaml(response.body), "application/yaml"
-            response.body = None
-            return response
-    accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
-    text = f"406: Not Acceptable\n\nAvailable representations: {accepted}"
-    raise ApiError(406, text, "NotAcceptable", {})
-
-
-def _partial(value: Object) -> Object:
-    kind: dict[str, Any] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
-    if "items" in value:
-        items = [{**kind, "metadata": one["metadata"]} for one in value["items"]]
-        return {**kind, "kind": "PartialObjectMetadataList", "metadata": value["metadata"], "items": items}
-    return {**kind, "metadata": value["metadata"]}
-
-
-def _yaml(value: Object | None) -> str:
-    from io import StringIO
-
-    from ruamel.yaml.main import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    out = StringIO()
-    yaml.dump(value, out)
-    return out.getvalue()
 
 
 __all__ = ["ApiServer", "FieldTracker", "Goal"]

@@ -17,7 +17,9 @@ from typing import Any, Self
 from reconciler.lab.kubernetes import http
 from reconciler.lab.kubernetes.api import ApiServer
 from reconciler.lab.kubernetes.controllers import Cluster, Controller, run
+from reconciler.lab.kubernetes.controllers import collection, rollout
 from reconciler.lab.kubernetes.controllers.definitions import definitions
+from reconciler.lab.kubernetes.controllers.router import router as routes
 from reconciler.lab.kubernetes.kinds import route
 from reconciler.lab.kubernetes.kinds.service import Allocator
 from reconciler.lab.kubernetes.schema import Object
@@ -52,6 +54,7 @@ class KubernetesEmulator:
         openshift: bool = False,
         controllers: bool = True,
         router: bool = True,
+        kubelet: bool = True,
         tls: bool = False,
         port: int = 0,
         users: Mapping[str, str] | None = None,
@@ -86,14 +89,25 @@ class KubernetesEmulator:
         )
         self.api = ApiServer(self._store, writes)
         self.cluster = Cluster(self.api, pod_start_seconds)
-        self._controllers = self._chosen(controllers)
+        self._controllers = self._chosen(controllers, router, kubelet)
         self._bootstrap()
         self._store.revision = max(self._store.revision, revision - 1) if revision > 1 else self._store.revision
         if state is not None:
             self.restore(state)
 
-    def _chosen(self, controllers: bool) -> list[Controller]:
+    def _chosen(self, controllers: bool, router: bool, kubelet: bool) -> list[Controller]:
         found: list[Controller] = [definitions]
+        if controllers:
+            found += [collection.furnish, rollout.deployments, rollout.replica_sets]
+            if kubelet:
+                found.append(rollout.kubelet)
+            found += [collection.collect, collection.empty_namespaces]
+            if self.openshift:
+                from reconciler.lab.kubernetes.controllers.service_ca import service_ca
+
+                found.append(service_ca)
+                if router:
+                    found.append(routes)
         return found
 
     def _bootstrap(self) -> None:
@@ -199,7 +213,9 @@ class KubernetesEmulator:
             "kind": "Config",
             "clusters": [{"name": "emulator", "cluster": cluster}],
             "users": [{"name": user, "user": {"token": self.users[user]}}],
-            "contexts": [{"name": "emulator", "context": {"cluster": "emulator", "user": user, "namespace": "default"}}],
+            "contexts": [
+                {"name": "emulator", "context": {"cluster": "emulator", "user": user, "namespace": "default"}}
+            ],
             "current-context": "emulator",
         }
 
@@ -276,6 +292,14 @@ class KubernetesEmulator:
             self._store.load(copy.deepcopy(state["store"]))
             self.cluster.memory.clear()
             self.cluster.memory.update(copy.deepcopy(state["memory"]))
+
+    def rotate_service_ca(self) -> None:
+        """Rotates the service CA, as the operator does when it gets old."""
+        from reconciler.lab.kubernetes.controllers.service_ca import rotate
+
+        with self.api.lock:
+            rotate(self.cluster)
+        self.settle()
 
     def compact(self) -> None:
         """Forgets the history: older watches and exact lists are answered by 410."""

@@ -119,9 +119,7 @@ def builtins() -> list[Resource]:
             short_names=("pvc",),
             subresources=(_STATUS,),
         ),
-        _builtin(
-            "", "pods", "Pod", workload.POD, short_names=("po",), categories=("all",), subresources=_POD_PARTS
-        ),
+        _builtin("", "pods", "Pod", workload.POD, short_names=("po",), categories=("all",), subresources=_POD_PARTS),
         _builtin("", "secrets", "Secret", core.SECRET),
         _builtin(
             "",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
+from reconciler.lab.kubernetes.resources import Resource
 from reconciler.lab.kubernetes.schema import Object
 from reconciler.lab.kubernetes.status import (
     Problem,
@@ -49,6 +50,16 @@ class Request:
     def content_type(self) -> str:
         """The media type of the body without parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a path names."""
+
+    resource: Resource
+    namespace: str = ""
+    name: str = ""
+    part: str = ""  # a subresource
 
 
 @dataclass

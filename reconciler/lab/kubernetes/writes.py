@@ -229,7 +229,9 @@ class Writes:
             if found := pod_security.violations(level, pod["spec"]):
                 groups.setdefault(", ".join(what for what, _ in found), []).append(pod["metadata"]["name"])
         if groups:
-            self.warn(f'existing pods in namespace "{name}" violate the new PodSecurity enforce level "{level}:{version}"')
+            self.warn(
+                f'existing pods in namespace "{name}" violate the new PodSecurity enforce level "{level}:{version}"'
+            )
             for what, pods in groups.items():
                 more = f" (and {len(pods) - 1} other pod{'s' if len(pods) > 2 else ''})" if len(pods) > 1 else ""
                 self.warn(f"{pods[0]}{more}: {what}")

@@ -23,6 +23,8 @@ class Tasks:
     """
 
     effects: Mapping[str, Callable[[Any, State], None]]
+    undoing: Mapping[str, Callable[[Any, State], None]] = {}
+    """What is cleared away when a task ends without its effect, by the name of the effect."""
 
     def __init__(self, state: State, clock: Callable[[], float], pace: Pace) -> None:
         self.state = state
@@ -93,11 +95,18 @@ class Tasks:
             if task["then"]:
                 self.effects[task["then"]](self, task)
         except TaskFailed as error:
-            task["exitstatus"] = str(error)
-            task["log"].append(f"TASK ERROR: {error}")
+            self.give_up(task, str(error))
         else:
             task["exitstatus"] = "OK"
             task["log"].append("TASK OK")
+
+    def give_up(self, task: State, text: str) -> None:
+        """The task ends with an error."""
+        task["exitstatus"] = text
+        task["log"].append(f"TASK ERROR: {text}")
+        undo = self.undoing.get(str(task["then"]))
+        if undo is not None:
+            undo(self, task)
 
     def _injected(self, task: State) -> str | None:
         for entry in self.failing_tasks:

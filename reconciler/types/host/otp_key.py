@@ -28,7 +28,6 @@ PublicId = Annotated[
     Rule(
         r"(?:[cbdefghijklnrtuv]{2}){1,8}",
         "a public id: 2 to 16 of the letters cbdefghijklnrtuv, an even number of them",
-        16,
     ),
 ]
 Handle = Annotated[str, Rule(r"[1-9][0-9]{0,8}", 'the number of a key in keys.json, quoted: "1"', 9)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -13,8 +11,9 @@ from pydantic import Field
 from reconciler.errors import ProbeFailed
 from reconciler.model import CONTROL, IDENTITY, UNOBSERVABLE, Change, Probe, ResourceType, Script, Spec
 from reconciler.probe import expect
-from reconciler.tools.snapshots import PROGRAM, program_text
+from reconciler.tools.snapshots import PROGRAM
 from reconciler.types.host import printable
+from reconciler.types.host.snapshots_program import digest
 
 NEAR: Final = 0.9
 """This share of the limit is near it."""
@@ -48,14 +47,9 @@ python3 "$program" status "$@"
 """
 
 
-@cache
-def _digest() -> str:
-    return hashlib.sha256(program_text().encode()).hexdigest()
-
-
 def probe(audits: Sequence[Snapshots]) -> Probe:
     """The program's own report on all policies of a host."""
-    (reply,) = yield [Script(STATUS, [PROGRAM, _digest(), *(audit.policy for audit in audits)])]
+    (reply,) = yield [Script(STATUS, [PROGRAM, digest(), *(audit.policy for audit in audits)])]
     text = expect(reply, "asking for the state of snapshots").strip()
     match text:
         case "offline" | "absent":

@@ -175,9 +175,7 @@ def _rules(spec: Object) -> list[Problem]:
     tls = spec.get("tls") or {}
     found = []
     if tls.get("termination") == "passthrough" and tls.get("insecureEdgeTerminationPolicy") == "Allow":
-        text = (
-            "cannot have both spec.tls.termination: passthrough and spec.tls.insecureEdgeTerminationPolicy: Allow"
-        )
+        text = "cannot have both spec.tls.termination: passthrough and spec.tls.insecureEdgeTerminationPolicy: Allow"
         found.append(invalid_text("spec.tls", text))
     if tls.get("certificate") and (tls.get("externalCertificate") or {}).get("name"):
         found.append(invalid_text("spec.tls", "cannot have both spec.tls.certificate and spec.tls.externalCertificate"))

@@ -378,7 +378,9 @@ def _stateful_update(new: Object, old: Object) -> list[Problem]:
     )
     if ours != theirs:
         names = ", ".join(f"'{name}'" for name in _STATEFUL_MUTABLE[:-1]) + f" and '{_STATEFUL_MUTABLE[-1]}'"
-        found.append(forbidden_field("spec", f"updates to statefulset spec for fields other than {names} are forbidden"))
+        found.append(
+            forbidden_field("spec", f"updates to statefulset spec for fields other than {names} are forbidden")
+        )
     return found
 
 

@@ -167,5 +167,5 @@ def stop(call: Call) -> None:
     """Stop a task; one that has ended is no error."""
     task = _task(call)
     if "exitstatus" not in task:
-        task.update(endtime=call.world.now(), exitstatus="task was aborted")
-        task["log"].append("TASK ERROR: task was aborted")
+        task["endtime"] = call.world.now()
+        call.world.give_up(task, "task was aborted")

@@ -19,7 +19,7 @@ from reconciler.lab.proxmox.pve.refusal import Refused, TaskFailed, bad_paramete
 from reconciler.lab.proxmox.pve.routes import Call, route
 from reconciler.lab.proxmox.pve.schema_of_guests import is_drive, options
 from reconciler.lab.proxmox.pve.state import State
-from reconciler.lab.proxmox.pve.world import World, effect, sha1
+from reconciler.lab.proxmox.pve.world import World, effect, sha1, undoing
 
 QEMU_VERSION: Final = "10.1.2"
 DEFAULT_MEMORY: Final = 512
@@ -168,7 +168,6 @@ def _created(world: World, task: State) -> None:
         _write(world, disks, given, creating=True)
     except (TaskFailed, Refused) as error:
         disks.undo()
-        del world.state["guests"][vmid]
         word = "VM" if kind == "qemu" else "CT"
         raise TaskFailed(f"unable to create {word} {vmid} - {error}") from None
     if kind == "qemu":
@@ -184,6 +183,12 @@ def _created(world: World, task: State) -> None:
         guest["status"] = "running"
     if arguments["pool"] in world.state["pools"]:
         world.state["pools"][arguments["pool"]]["vms"].append(vmid)
+
+
+@undoing("create guest")
+def _not_created(world: World, task: State) -> None:
+    if world.state["guests"].get(task["id"], {}).get("config") == {"lock": "create"}:
+        del world.state["guests"][task["id"]]
 
 
 def _write(world: World, disks: Disks, given: dict[str, str], *, creating: bool) -> None:

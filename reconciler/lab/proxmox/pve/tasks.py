@@ -117,5 +117,5 @@ def stop(call: Call) -> None:
     """Stop a task; one that has ended is no error."""
     task = _task(call)
     if task is not None and "exitstatus" not in task:
-        task.update(endtime=call.world.now(), exitstatus="unexpected status")
-        task["log"].append("TASK ERROR: unexpected status")
+        task["endtime"] = call.world.now()
+        call.world.give_up(task, "unexpected status")

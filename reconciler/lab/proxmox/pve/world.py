@@ -19,6 +19,19 @@ Effect = Callable[["World", State], None]
 EFFECTS: dict[str, Effect] = {}
 
 
+UNDOING: dict[str, Effect] = {}
+
+
+def undoing(name: str) -> Callable[[Effect], Effect]:
+    """Make a function what clears away when a task with this effect fails or is stopped."""
+
+    def keep(function: Effect) -> Effect:
+        UNDOING[name] = function
+        return function
+
+    return keep
+
+
 def effect(name: str) -> Callable[[Effect], Effect]:
     """Make a function the effect of tasks under this name; tasks carry the name, so that they fit into JSON."""
 
@@ -47,6 +60,7 @@ class World(Tasks):
     """State and services of a simulated cluster."""
 
     effects = EFFECTS
+    undoing = UNDOING
 
     def __init__(self, state: State, clock: Callable[[], float], pace: Pace) -> None:
         super().__init__(state, clock, pace)
