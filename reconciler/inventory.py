@@ -115,7 +115,7 @@ def record(
             lifecycle,
             run,
             now,
-            canonical(dict(sent or {})),
+            canonical(dict(sent)) if sent else "{}",
         ),
     )
 

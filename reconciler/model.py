@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -620,9 +620,25 @@ class ResourceType(Generic[S]):
         return ":".join(str(getattr(spec, name)) for name in self.identity)
 
     def __call__(self, target: str, *, absent: bool = False, **fields: Any) -> Resource[S]:
-        """A resource of this type, spelled the short way in kinds."""
-        spec = self.spec(**fields)
-        return Resource(self.name, target, self.key(spec), spec, absent=absent)
+        """A resource of this type, spelled the short way in kinds. What many targets have alike is one spec."""
+        values = tuple(fields.items())
+        if all(type(value) in _ATOMS for value in fields.values()):
+            spec, key = self._same(values, tuple(map(type, fields.values())))
+        else:
+            spec, key = self._new(values)
+        return Resource(self.name, target, key, spec, absent=absent)
+
+    def _new(self, fields: Iterable[tuple[str, Any]]) -> tuple[S, str]:
+        spec = self.spec(**dict(fields))
+        return spec, self.key(spec)
+
+    @cached_property
+    def _same(self) -> Callable[[tuple[tuple[str, Any], ...], tuple[type, ...]], tuple[S, str]]:
+        # With their types, because 1 and True are equal.
+        return lru_cache(maxsize=4096)(lambda fields, types: self._new(fields))
+
+
+_ATOMS: Final = frozenset((str, int, bool, float, type(None)))
 
 
 Discovery = Generator[Sequence[Read], Sequence[Reply], Iterable[tuple[str, Mapping[str, Any]]]]

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from reconciler import __version__
@@ -195,9 +196,14 @@ def _resource_json(resource: Resource[Any]) -> dict[str, Any]:
         "spec": resource.declared,
         "origin": resource.origin,
         "absent": resource.absent,
-        "lifecycle": resource.lifecycle.model_dump(mode="json", by_alias=True),
+        "lifecycle": _lifecycle_json(resource.lifecycle),
         "labels": dict(resource.labels),
     }
+
+
+@lru_cache(maxsize=256)
+def _lifecycle_json(lifecycle: Lifecycle) -> dict[str, Any]:
+    return lifecycle.model_dump(mode="json", by_alias=True)
 
 
 def _value(value: Any) -> Any:

@@ -91,9 +91,15 @@ def connect(
 
     edges: dict[str, list[str]] = {r.address: [] for r in resources}
     watched: dict[str, list[str]] = {}
+    known_tokens: dict[tuple[str, int], tuple[list[str], list[str]]] = {}  # many targets have the same spec
     for resource in resources:
-        kind = registry.type_of(resource.type)
-        for token in sorted({*kind.needs(resource.spec), *kind.watches(resource.spec)}):
+        same = resource.type, id(resource.spec)
+        if same not in known_tokens:
+            kind = registry.type_of(resource.type)
+            watches = list(kind.watches(resource.spec))
+            known_tokens[same] = sorted({*kind.needs(resource.spec), *watches}), watches
+        needs, watches = known_tokens[same]
+        for token in needs:
             for provider in providers.get(_place(resource, token), ()):
                 if provider is resource:
                     continue
@@ -104,7 +110,7 @@ def connect(
                         edges[provider.address].append(resource.address)
                 else:
                     edges[resource.address].append(provider.address)
-        for token in kind.watches(resource.spec):
+        for token in watches:
             for provider in providers.get((resource.target, token), ()):
                 watched.setdefault(resource.address, []).append(provider.address)
 

@@ -147,12 +147,19 @@ class Secrets:
     def missing(self, resources: Iterable[Resource[Any]]) -> dict[str, str]:
         """Address -> reason, for each of these objects that has a secret which cannot be read."""
         found = {}
+        resources = list(resources)
+        reasons: dict[int, str] = {}  # many targets have the same spec
         for resource in resources:
-            try:
-                for secret in references(resource.spec):
-                    self.reveal(secret)
-            except SecretError as error:
-                found[resource.address] = str(error)
+            spec = resource.spec
+            if id(spec) not in reasons:
+                try:
+                    for secret in references(spec):
+                        self.reveal(secret)
+                    reasons[id(spec)] = ""
+                except SecretError as error:
+                    reasons[id(spec)] = str(error)
+            if reasons[id(spec)]:
+                found[resource.address] = reasons[id(spec)]
         return found
 
     def redact(self, text: str) -> str:

@@ -17,6 +17,8 @@ from reconciler.kinds.prune_job import numbers
 from reconciler.model import Document, Kind, Resource, Secret, Spec, declared
 from reconciler.types.api import Retention
 from reconciler.types.backup.acl import TYPE as pbs_acl
+from reconciler.types.backup.namespace import TYPE as pbs_namespace
+from reconciler.types.backup.namespace import NamespacePath
 from reconciler.types.backup.prune_job import TYPE as pbs_prune_job
 from reconciler.types.backup.user import TYPE as pbs_user
 from reconciler.types.proxmox.names import AnyRole, JobName, NodeName, Schedule, UserId
@@ -63,7 +65,7 @@ class BackupStorageSpec(Spec):
     user: UserId = Field(description="The account that the cluster logs in with.")
     password: Secret = Field(description="Its password.")
     role: AnyRole = Field("DatastoreBackup", description="Its role on the datastore: may back up and restore its own.")
-    namespace: Line | None = Field(None, description="Namespace in the datastore.")
+    namespace: NamespacePath | None = Field(None, description="Namespace in the datastore; it is made.")
     keep: Retention | None = Field(None, description="Which backups the server keeps: a prune job.")
     prune_schedule: Schedule = Field("daily", description="When the others go.")
     nodes: tuple[NodeName, ...] | None = Field(None, description="The nodes that have the storage; all by default.")
@@ -77,6 +79,9 @@ def expand(document: Document[BackupStorageSpec], catalog: Catalog) -> Iterable[
     spec = document.spec
     yield from datastore(spec.server, spec.datastore, spec)
     yield pbs_user(spec.server, userid=spec.user, password=spec.password, enabled=True)
+    parts = (spec.namespace or "").split("/")
+    for depth in range(1, len(parts) + 1) if spec.namespace else ():
+        yield pbs_namespace(spec.server, store=spec.datastore, name="/".join(parts[:depth]))
     where = f"/datastore/{spec.datastore}" + (f"/{spec.namespace}" if spec.namespace else "")
     yield pbs_acl(spec.server, path=where, who=spec.user, role=spec.role, propagate=True)
     if spec.keep is not None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
-from reconciler.fields import AbsolutePath, Duration, HostSelector, Rule, seconds
+from reconciler.fields import AbsolutePath, Duration, HostSelector, Ref, Rule, seconds
 from reconciler.model import Document, Kind, Resource, Spec
 from reconciler.tools.snapshots import PROGRAM
+from reconciler.types.dsm import ShareName
+from reconciler.types.dsm.immutability import TYPE as dsm_immutability
+from reconciler.types.dsm.retention import TYPE as dsm_retention
+from reconciler.types.dsm.schedule import TYPE as dsm_schedule
+from reconciler.types.dsm.schedule import WEEK, last_hour
+from reconciler.types.dsm.snapshots import TYPE as dsm_snapshots
 from reconciler.types.host.directory import TYPE as host_directory
 from reconciler.types.host.file import TYPE as host_file
 from reconciler.types.host.snapshots import TYPE as host_snapshots
@@ -88,7 +94,7 @@ class Drill(Spec):
 class SnapshotPolicySpec(Spec):
     """Btrfs snapshots: when they are taken, which ones are kept, and whether they could be restored.
 
-    A systemd timer on each host takes read-only snapshots into a folder, and removes what no rule keeps. Never removed:
+    On hosts, a systemd timer takes read-only snapshots into a folder, and removes what no rule keeps. Never removed:
     the newest, locked ones, replication parents, and whatever this policy did not take. Plan and drift report when
     snapshots stop to appear, when there is no space, and when a drill failed or is overdue. When the document goes, the
     timer goes; snapshots stay.
@@ -96,7 +102,8 @@ class SnapshotPolicySpec(Spec):
     With `tool: snapper` or `tool: btrbk`, an existing setup is adopted as it is: nothing of it is changed, but it is
     watched, and `reconciler snapshots` lists, restores and drills.
 
-    Hosts need python3 and btrfs-progs.
+    Hosts need python3 and btrfs-progs. On a Synology, `shares` of the DiskStation get DSM's own schedule and retention;
+    those of DSM decide then, in the NAS's own time.
 
     Example:
 
@@ -113,9 +120,18 @@ class SnapshotPolicySpec(Spec):
           drill: {every: 30d}
     """
 
-    hosts: HostSelector
-    subvolumes: Annotated[tuple[AbsolutePath, ...], Field(min_length=1)] = Field(
-        description="Paths of the subvolumes, each with snapshots of its own."
+    hosts: HostSelector | None = Field(
+        None, description="The hosts: a list of names, or `{matchLabels: {role: db}}`; in place of `synology`."
+    )
+    subvolumes: tuple[AbsolutePath, ...] = Field(
+        (), description="On hosts: paths of the subvolumes, each with snapshots of its own."
+    )
+    synology: Annotated[str | None, Ref("Synology")] = Field(
+        None, description="The DiskStation, a document of kind Synology; in place of `hosts`."
+    )
+    shares: tuple[ShareName, ...] = Field((), description="On a Synology: names of shared folders.")
+    immutable: Duration | None = Field(
+        None, description="On a Synology: for 1d to 30d nobody can remove a new snapshot, not even an administrator."
     )
     tool: Literal["reconciler", "snapper", "btrbk"] = Field(
         "reconciler", description="Who takes and removes the snapshots; the others are only watched."
@@ -219,47 +235,80 @@ def quoted(path: str) -> str:
 
 
 def expand(document: Document[SnapshotPolicySpec], catalog: Catalog) -> Iterable[Resource[Any]]:
-    """The program, the policy, the timer, and the audit that watches them, on every selected host."""
-    spec, name = document.spec, document.name
+    """What the policy means on every selected host, or on the DiskStation."""
+    if document.spec.synology is not None:
+        yield from _on_synology(document.spec.synology, document.spec)
+    elif document.spec.hosts is not None:
+        for host in catalog.hosts(document.spec.hosts):
+            yield from _on_host(host, document.name, document.spec)
+
+
+def _on_host(host: str, name: str, spec: SnapshotPolicySpec) -> Iterable[Resource[Any]]:
+    """The program, the policy, the timer, and the audit that watches them."""
     written = policy(name, spec)
     packages = ("package:python3", "package:btrfs-progs")
     stem = f"{UNITS}/reconciler-snapshots-{name}"
-    for host in catalog.hosts(spec.hosts):
-        yield host_snapshot_program(host, path=PROGRAM, mode="0755", owner="root")
-        after: tuple[str, ...] = packages
-        if spec.tool == "reconciler" and spec.schedule is not None:
-            for folder in ("/etc/reconciler", CONFIGURATION):
-                yield host_directory(host, path=folder, mode="0755", owner="root", group="root")
-            file = f"{CONFIGURATION}/{name}.json"
-            text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
-            mounts = " ".join(map(quoted, spec.subvolumes))
-            service = SERVICE.format(name=name, mounts=mounts, program=PROGRAM, configuration=CONFIGURATION)
-            timer = TIMER.format(name=name, calendar=calendar(spec.schedule, spec.names))
-            files = {file: text, f"{stem}.service": service, f"{stem}.timer": timer}
-            for path, content in files.items():
-                yield host_file(host, path=path, content=content, mode="0644", owner="root", group="root")
-            before = tuple(f"path:{path}" for path in (PROGRAM, *files))
-            unit = f"reconciler-snapshots-{name}"
-            # Neither enabled nor kept running: only so that systemd reads a changed file anew.
-            yield host_unit(host, unit=f"{unit}.service", watch=(f"{stem}.service",), on_change="restart")
-            yield host_unit(
-                host,
-                unit=f"{unit}.timer",
-                enabled=True,
-                running=True,
-                watch=(f"{stem}.timer",),
-                after=(*before, f"unit:{unit}.service", *packages),
-            )
-            after = (f"unit:{unit}.timer", f"path:{file}", *packages)
-        yield host_snapshots(
+    yield host_snapshot_program(host, path=PROGRAM, mode="0755", owner="root")
+    after: tuple[str, ...] = packages
+    if spec.tool == "reconciler" and spec.schedule is not None:
+        for folder in ("/etc/reconciler", CONFIGURATION):
+            yield host_directory(host, path=folder, mode="0755", owner="root", group="root")
+        file = f"{CONFIGURATION}/{name}.json"
+        text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
+        mounts = " ".join(map(quoted, spec.subvolumes))
+        service = SERVICE.format(name=name, mounts=mounts, program=PROGRAM, configuration=CONFIGURATION)
+        timer = TIMER.format(name=name, calendar=calendar(spec.schedule, spec.names))
+        files = {file: text, f"{stem}.service": service, f"{stem}.timer": timer}
+        for path, content in files.items():
+            yield host_file(host, path=path, content=content, mode="0644", owner="root", group="root")
+        before = tuple(f"path:{path}" for path in (PROGRAM, *files))
+        unit = f"reconciler-snapshots-{name}"
+        # Neither enabled nor kept running: only so that systemd reads a changed file anew.
+        yield host_unit(host, unit=f"{unit}.service", watch=(f"{stem}.service",), on_change="restart")
+        yield host_unit(
             host,
-            name=name,
-            policy=json.dumps(written, sort_keys=True),
-            max_age=oldest_allowed(spec),
-            count_limit=spec.count_limit,
-            drill_every=seconds(spec.drill.every) if spec.drill else None,
-            after=after,
+            unit=f"{unit}.timer",
+            enabled=True,
+            running=True,
+            watch=(f"{stem}.timer",),
+            after=(*before, f"unit:{unit}.service", *packages),
         )
+        after = (f"unit:{unit}.timer", f"path:{file}", *packages)
+    yield host_snapshots(
+        host,
+        name=name,
+        policy=json.dumps(written, sort_keys=True),
+        max_age=oldest_allowed(spec),
+        count_limit=spec.count_limit,
+        drill_every=seconds(spec.drill.every) if spec.drill else None,
+        after=after,
+    )
+
+
+def _on_synology(target: str, spec: SnapshotPolicySpec) -> Iterable[Resource[Any]]:
+    """DSM's own schedule, retention and protection of each share, and the audit that watches them."""
+    schedule = spec.schedule or Schedule(every="1d")
+    every = schedule.every or "1d"
+    hour, minute = map(int, (schedule.at or "00:00").split(":"))
+    last = hour if every == "1d" else last_hour(0, int(every[:-1]) if every.endswith("h") else 0)
+    for share in spec.shares:
+        retention = _retention(spec.keep)
+        if retention:
+            yield dsm_retention(target, share=share, **retention)
+        yield dsm_schedule(target, share=share, every=every, hour=hour, minute=minute, last_hour=last, weekdays=WEEK)
+        if spec.immutable is not None:
+            yield dsm_immutability(target, share=share, days=seconds(spec.immutable) // 86_400)
+        yield dsm_snapshots(target, share=share, max_age=oldest_allowed(spec))
+
+
+def _retention(keep: Keep) -> dict[str, Any]:
+    """The fields of `dsm.retention`. DSM knows "the newest", and its smart retention for everything else."""
+    periods = {name: getattr(keep, name) for name in ("hourly", "daily", "weekly", "monthly", "yearly")}
+    if not any(periods.values()) and keep.min_age is None:
+        return {"mode": "newest", "newest": keep.last} if keep.last else {}
+    days = seconds(keep.min_age) // 86_400 if keep.min_age else 0
+    counts = {name: number or 0 for name, number in periods.items()}
+    return {"mode": "smart", "minimum": keep.last or 0, "all_days": days, **counts}
 
 
 def check(document: Document[SnapshotPolicySpec], catalog: Catalog) -> Iterable[Problem]:
@@ -270,9 +319,49 @@ def check(document: Document[SnapshotPolicySpec], catalog: Catalog) -> Iterable[
 
 def mistakes(spec: SnapshotPolicySpec) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
     """Place in the spec, message and fix of everything that is wrong with it."""
+    declared = {type(spec).model_fields[n].alias or n for n in spec.model_fields_set if getattr(spec, n) is not None}
+    if (spec.hosts is None) == (spec.synology is None):
+        yield (), "needs one of `hosts` and `synology`.", "Write where the snapshots are taken."
+        return
+    if spec.synology is None:
+        for field in sorted(declared & {"shares", "immutable"}):
+            yield (field,), "is for a Synology only.", "Take it out; snapshots on hosts are read-only in any case."
+        yield from _host_mistakes(spec, declared)
+    else:
+        for field in sorted(declared & {"subvolumes", "tool", "folder", "freeSpace", "drill", "names", "countLimit"}):
+            yield (field,), "is for hosts only; on a Synology, DSM decides it.", "Take it out."
+        yield from _synology_mistakes(spec)
+
+
+def _synology_mistakes(spec: SnapshotPolicySpec) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
+    if not spec.shares:
+        yield (), "names no shared folder.", "Add `shares: [photos]`."
+    if spec.schedule is None:
+        yield (), "has no schedule.", "Add `schedule: {every: 1d}`."
+    elif spec.schedule.calendar is not None:
+        message = "is for hosts: DSM is known to store schedules that it then never fires."
+        yield ("schedule", "calendar"), message, "Write `every:`, which has the intervals of DSM's own dialog."
+    else:
+        yield from _schedule_mistakes(spec.schedule)
+    for name in ("max_count", "max_size"):
+        if getattr(spec.keep, name) is not None:
+            field = Keep.model_fields[name].alias or name
+            yield ("keep", field), "is nothing that DSM can do.", "Write `last:` and periods."
+    for path, duration in ((("keep", "minAge"), spec.keep.min_age), (("immutable",), spec.immutable)):
+        if duration is not None and seconds(duration) % 86_400:
+            yield path, "is no whole number of days, which is what DSM counts in.", "Write 1d, for example."
+    if spec.immutable is not None and not 1 <= seconds(spec.immutable) / 86_400 <= 30:
+        yield ("immutable",), "is not between 1d and 30d.", "DSM's own dialog takes no other period."
+
+
+def _host_mistakes(
+    spec: SnapshotPolicySpec, declared: Collection[str]
+) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
+    if not spec.subvolumes:
+        yield (), "names no subvolume.", "Add `subvolumes: [/srv/data]`."
     if spec.tool != "reconciler":
         for field in ("schedule", "keep", "freeSpace"):
-            if field in {type(spec).model_fields[n].alias or n for n in spec.model_fields_set}:
+            if field in declared:
                 message = f"{spec.tool} is adopted as it is, so this would have no effect."
                 yield (field,), message, f"Take it out, and set it up in {spec.tool}'s own configuration."
     elif spec.schedule is None:

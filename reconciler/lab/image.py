@@ -31,9 +31,13 @@ _KNOWN: Final = {
     "chrony": "4.6.1-3",
     "curl": "8.14.1-2",
     "htop": "3.4.1-5",
+    "libpam-google-authenticator": "20191231-2+b2",
+    "libpam-oath": "2.6.12-1",
+    "libpam-yubico": "2.27-2",
     "nginx": "1.26.3-3",
     "postgresql": "17+278",
     "prometheus-node-exporter": "1.9.0-1",
+    "python3-cryptography": "43.0.0-3",
     "tmate": "2.4.0-2",
     "unattended-upgrades": "2.12",
     "vim": "2:9.1.1230-2",
@@ -41,9 +45,9 @@ _KNOWN: Final = {
 """What apt could install. The services among them are those whose name is in `_UNITS`, too."""
 _UNITS: Final = ("chrony", "cron", "nginx", "postgresql", "prometheus-node-exporter", "ssh", "systemd-timesyncd")
 _FOLDERS: Final = (
-    "etc/default etc/polkit-1/rules.d etc/ssh etc/sysctl.d etc/systemd/system/multi-user.target.wants home "
-    "opt root srv tmp usr/bin usr/lib/systemd/system usr/local/bin usr/sbin usr/share/polkit-1/rules.d "
-    "var/lib/dpkg/info var/lib/reconciler-lab var/log var/www"
+    "etc/default etc/pam.d etc/polkit-1/rules.d etc/ssh etc/sysctl.d etc/systemd/system/multi-user.target.wants home "
+    "opt root srv tmp usr/bin usr/lib/systemd/system usr/local/bin usr/local/lib usr/sbin usr/share/pam-configs "
+    "usr/share/polkit-1/rules.d var/lib/dpkg/info var/lib/reconciler-lab var/log var/www"
 )
 
 
@@ -65,6 +69,7 @@ def make_image(root: Path, name: str, *, extra: dict[str, str] | None = None) ->
         "etc/hostname": f"{name}\n",
         "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {name}\n",
         "etc/motd": "Welcome.\n",
+        "etc/pam.d/sshd": "@include common-auth\naccount required pam_nologin.so\n@include common-account\n",
         "etc/os-release": 'ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian GNU/Linux 13 (simulated)"\n',
         "etc/shells": "/bin/sh\n/bin/bash\n",
         "etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n",

@@ -49,6 +49,10 @@ class Stage:
                 from reconciler.lab.proxmox.stand_in import stand_in
 
                 return stand_in(target, self)
+            case "dsm":
+                from reconciler.lab.dsm import stand_in as stand_in_for_dsm
+
+                return stand_in_for_dsm(target, self)
             case _:
                 return self._host(target)
 

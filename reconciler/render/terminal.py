@@ -10,12 +10,11 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 from rich.tree import Tree
 
@@ -24,6 +23,9 @@ from reconciler.inventory import Entry
 from reconciler.model import Action, Change, Finding, Outcome, Sealed, Secret
 from reconciler.plan import Plan
 from reconciler.registry import Registry
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _SIGN = {
     Action.CREATE: ("+", "green"),
@@ -304,46 +306,38 @@ class Live:
     def __init__(self, out: Console) -> None:
         self._out = out
         place = out if out.is_terminal else errors_console()
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=place,
-            transient=True,
-            disable=not place.is_terminal,
-        )
+        self._progress = _bar(place) if place.is_terminal else None
         self._task: Any = None
         self._lock = threading.Lock()
 
     @contextmanager
     def running(self) -> Iterator[Live]:
         """Show the bar for as long as the block runs."""
-        with self._progress:
+        with self._progress or nullcontext():
             yield self
 
     def __call__(self, event: str, **fields: Any) -> None:
         """See `Emit`."""
-        if event == "change_started" and self._progress.disable:
-            return
         with self._lock:
-            match event:
-                case "probe_started":
-                    self._begin("Looking at the targets", len(fields["targets"]))
-                case "apply_started":
-                    self._begin("Applying", fields["changes"])
-                case "change_started":
-                    title = f"{fields['action']} {clean(fields['address'])}"
-                    title = title if len(title) <= TITLE else title[: TITLE - 1] + "…"
-                    self._progress.update(self._task, description=title)
-                case "probe_finished":
-                    self._progress.advance(self._task)
-                case "change_finished":
-                    self._progress.advance(self._task)
-                    self._show_ended(fields["address"], Outcome(fields["outcome"]), fields["reason"])
-                case "connection_lost":
-                    show(Text(f"  {clean(fields['reason'])}", style="magenta"), self._out)
+            if self._progress is not None:
+                self._move(self._progress, event, fields)
+            if event == "change_finished":
+                self._show_ended(fields["address"], Outcome(fields["outcome"]), fields["reason"])
+            elif event == "connection_lost":
+                show(Text(f"  {clean(fields['reason'])}", style="magenta"), self._out)
+
+    def _move(self, progress: Progress, event: str, fields: Mapping[str, Any]) -> None:
+        match event:
+            case "probe_started":
+                self._begin(progress, "Looking at the targets", len(fields["targets"]))
+            case "apply_started":
+                self._begin(progress, "Applying", fields["changes"])
+            case "change_started":
+                title = f"{fields['action']} {clean(fields['address'])}"
+                title = title if len(title) <= TITLE else title[: TITLE - 1] + "…"
+                progress.update(self._task, description=title)
+            case "probe_finished" | "change_finished":
+                progress.advance(self._task)
 
     def _show_ended(self, address: str, outcome: Outcome, reason: str) -> None:
         if is_plain(self._out):
@@ -353,10 +347,25 @@ class Live:
         else:
             show(_ended(address, outcome, reason), self._out)
 
-    def _begin(self, title: str, total: int) -> None:
+    def _begin(self, progress: Progress, title: str, total: int) -> None:
         if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(title, total=total)
+            progress.remove_task(self._task)
+        self._task = progress.add_task(title, total=total)
+
+
+def _bar(place: Console) -> Progress:
+    """A bar; loaded only where somebody sees it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=place,
+        transient=True,
+    )
 
 
 def _ended(address: str, outcome: Outcome, reason: str) -> Text:

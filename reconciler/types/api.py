@@ -101,12 +101,14 @@ class Api:
         name: of the parameter; by default the field's name with dashes.
         codec: the form of its value.
         default: what it means in YAML when the API does not show it.
+        unset: its default is not written but deleted; empty texts and lists always are.
         hidden: the API never shows it.
     """
 
     name: str = ""
     codec: Codec = TEXT
     default: Any = None
+    unset: bool = False
     hidden: bool = False
 
 
@@ -326,7 +328,7 @@ def updated(spec: Spec, change: Change[Any], unset: str) -> dict[str, Any]:
         if alias not in change.changed:
             continue
         value, parameter = getattr(spec, name), api.name or kebab(name)
-        if unset != "empty" and _is_default(value, api) and not isinstance(value, bool):
+        if unset != "empty" and _is_default(value, api) and (api.unset or api.default in ("", [])):
             gone.append(parameter)
         else:
             out[parameter] = _spelt(value, api)

@@ -1,16 +1,20 @@
 """Reconciler's sqlreduce and Debian's package of the same name, side by side on one server, as a table.
 
-python -m tests.bench.sqlreduce [--only 003,017] [--ours]
+python -m tests.bench.sqlreduce [--only 003,017] [--ours] [--commands] [--rounds 3]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pglast.error import Error as PglastError
@@ -25,13 +29,19 @@ PEER_LIMIT = 300  # seconds after which a case of the peer counts as failed
 
 @dataclass
 class Row:
-    """One tool's result for one case. The seconds are those of the reduction, without the start of a process."""
+    """One tool's result for one case.
+
+    Attributes:
+        seconds: of the reduction, without the start of a process; with --commands of the whole process.
+        cpu: seconds of CPU of the client, counted in the same way; the peer's always with the start of its process.
+    """
 
     query: str = ""
     tokens: int = 0
     nodes: int = 0
     executed: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
     problem: str = ""
 
 
@@ -49,13 +59,13 @@ def sized(row: Row) -> Row:
 def ours(server: Server, case: dict[str, Any], sql: str) -> Row:
     """Runs our reduction; its result is checked on a fresh connection by `confirm`."""
     row = Row()
-    start = time.monotonic()
+    start, cpu = time.monotonic(), time.process_time()
     try:
-        mode = case["kind"] if case["kind"] in ("crash", "timeout") else "message"
+        mode = mode_of(case)
         with PostgresOracle(server.dsn(), match=Match.parse(mode)) as oracle:
             reduction = reduce(sql, oracle)
             row.query, row.executed = reduction.minimal, reduction.statistics.executed
-            row.seconds = time.monotonic() - start
+            row.seconds, row.cpu = time.monotonic() - start, time.process_time() - cpu
             if not oracle.confirm(reduction.minimal):
                 row.problem = "another error on a fresh connection"
             elif mode == "message" and reduction.error.first_line != case["message"].partition("\n")[0]:
@@ -65,23 +75,51 @@ def ours(server: Server, case: dict[str, Any], sql: str) -> Row:
     return sized(row)
 
 
-def peers(server: Server, sql: str) -> Row:
-    """Runs the peer; what it prints is all that it tells."""
-    row = Row()
-    start = time.monotonic()
+def mode_of(case: dict[str, Any]) -> str:
+    """How a case is matched."""
+    return str(case["kind"]) if case["kind"] in ("crash", "timeout") else "message"
+
+
+def command(words: list[str], sql: str) -> tuple[str, list[str], float, float]:
+    """Runs a command.
+
+    Returns:
+        its output, the last line of its errors if it failed, seconds, seconds of CPU
+    """
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        done = subprocess.run(
-            ["sqlreduce", "-d", server.dsn()],
-            input=sql,
-            capture_output=True,
-            text=True,
-            timeout=PEER_LIMIT,
-            check=False,
-        )
+        done = subprocess.run(words, input=sql, capture_output=True, text=True, timeout=PEER_LIMIT, check=False)
         out, failure = done.stdout, done.stderr.strip().splitlines()[-1:] if done.returncode else []
     except subprocess.TimeoutExpired:
         out, failure = "", ["does not end"]
-    row.seconds = time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return out, failure, time.monotonic() - start, cpu
+
+
+def our_command(server: Server, case: dict[str, Any], sql: str) -> Row:
+    """Runs `reconciler sqlreduce`, which checks its result on a fresh connection itself."""
+    program = [sys.executable, "-c", "from reconciler.cli.main import main; main()"]
+    options = ["--dsn", server.dsn(), "--match", mode_of(case), "--output", "json"]
+    row = Row()
+    out, failure, row.seconds, row.cpu = command([*program, "sqlreduce", *options], sql)
+    row.problem = "".join(failure)[:60]
+    if not row.problem:
+        answer = json.loads(out)
+        row.query, row.executed = answer["minimal"], answer["stats"]["executed"]
+    return sized(row)
+
+
+def peers(server: Server, sql: str, *, whole: bool) -> Row:
+    """Runs the peer; what it prints is all that it tells.
+
+    Args:
+        server: where
+        sql: the query
+        whole: whether to count the seconds of the process, not those that the peer names as its run time
+    """
+    row = Row()
+    out, failure, row.seconds, row.cpu = command(["sqlreduce", "-d", server.dsn()], sql)
     row.problem = "".join(failure)[:60]
     row.executed = sum(line.rstrip().endswith("✔") or "✘" in line for line in out.splitlines())
     kept = [line.rpartition(" ✔")[0] for line in out.splitlines() if " ✔" in line]
@@ -91,10 +129,20 @@ def peers(server: Server, sql: str) -> Row:
     if found:
         row.query = rest.partition("\n\nPretty-printed")[0].strip().replace("\033[1m", "").replace("\033[0m", "")
         took = [line for line in rest.splitlines() if line.startswith("Runtime:")]
-        row.seconds = float(took[0].split()[1]) if took else row.seconds
+        row.seconds = float(took[0].split()[1]) if took and not whole else row.seconds
         counted = [line for line in rest.splitlines() if line.startswith("Iterations:")]
         row.executed = int(counted[0].split()[1]) if counted else row.executed
     return sized(row)
+
+
+def fastest(run: Callable[[], Row], server: Server, rows: list[Row]) -> Row:
+    """Runs a tool once more, and keeps of all its rounds what took least."""
+    rows.append(run())
+    wait(server)
+    best = Row(**vars(rows[-1]))
+    best.seconds, best.cpu = min(row.seconds for row in rows), min(row.cpu for row in rows)
+    best.problem = next((row.problem for row in rows if row.problem), "")
+    return best
 
 
 def wait(server: Server) -> None:
@@ -107,6 +155,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="numbers of cases, separated by commas")
     parser.add_argument("--ours", action="store_true", help="leave the peer out and use its figures of the manifest")
+    parser.add_argument("--commands", action="store_true", help="count whole processes, with their start")
+    parser.add_argument("--rounds", type=int, default=1, help="run both by turns, and count what took least")
     options = parser.parse_args()
     cases = json.loads((FIXTURES / "manifest.json").read_text())["cases"]
     numbers = set(filter(None, options.only.split(",")))
@@ -117,11 +167,15 @@ def main() -> None:
             if numbers and case["file"].removeprefix("queries/").removesuffix(".sql") not in numbers:
                 continue
             sql = (FIXTURES / case["file"]).read_text()
-            mine = ours(server, case, sql)
-            wait(server)
             old = case["peer"]
-            other = Row("", old["tokens"], old["nodes"], old["queries"]) if options.ours else peers(server, sql)
-            wait(server)
+            mine, other = Row(), Row("", old["tokens"], old["nodes"], old["queries"])
+            all_mine: list[Row] = []
+            all_others: list[Row] = []
+            for _ in range(options.rounds):
+                one = our_command if options.commands else ours
+                mine = fastest(partial(one, server, case, sql), server, all_mine)
+                if not options.ours:
+                    other = fastest(partial(peers, server, sql, whole=options.commands), server, all_others)
             rows.append((case["name"], mine, other))
             print(
                 f"{case['file'][8:11]} {case['name'][:23]:24}{mine.tokens:7}{other.tokens:7}{mine.nodes:7}"
@@ -141,13 +195,14 @@ def summary(rows: list[tuple[str, Row, Row]]) -> None:
     )
     for title, pairs in (("all cases", [(mine, other) for _, mine, other in rows]), ("both reduced", both)):
         print(f"{title}: {len(pairs)}")
-        for name in ("tokens", "nodes", "executed", "seconds"):
+        for name in ("tokens", "nodes", "executed", "seconds", "cpu"):
             ones, twos = [getattr(mine, name) for mine, _ in pairs], [getattr(other, name) for _, other in pairs]
             if not sum(twos):
                 continue
             less = 100 * (1 - sum(ones) / sum(twos))
             print(
-                f"  {name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {less:4.0f}% less   "
+                f"  {name:9} total {sum(ones):9.2f} {sum(twos):9.2f}  {less:4.0f}% less, "
+                f"{sum(twos) / sum(ones):5.1f} times   "
                 f"median {statistics.median(ones):7.2f} {statistics.median(twos):7.2f}"
             )
 

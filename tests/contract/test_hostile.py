@@ -26,7 +26,7 @@ from reconciler.schema import schema
 from reconciler.validate import validate
 from tests.contract.laws import Subject, image, tree
 from tests.contract.tables import resource
-from tests.contract.test_kinds import HOSTS, example_of
+from tests.contract.test_kinds import example_of, systems
 from tests.texts import FILE, HOST, desired_of, only_resource, problems_of
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -407,7 +407,7 @@ def test_every_text_field_refuses_hostile_text_with_a_place_or_bears_it(
     documents = [d.data for d in parse(example_of(kind))]
     hosts = [
         d.data
-        for d in parse(HOSTS)
+        for d in systems()
         if d.data["metadata"]["name"] not in {d["metadata"]["name"] for d in documents if d["kind"] == "Host"}
     ]
     for name, text in STRINGS.items():
@@ -537,7 +537,7 @@ def test_16_and_17_generated_files_stay_one_statement() -> None:
         whole = schema(kind)
         for path in dict.fromkeys(text_fields(whole["properties"]["spec"], whole.get("definitions", {}), ("spec",))):
             changed = put_at(documents[-1], path, evil)
-            parts = [*(d.data for d in parse(HOSTS)), *documents[:-1], changed]
+            parts = [*(d.data for d in systems()), *documents[:-1], changed]
             from reconciler.load import Loaded
 
             raws = tuple(RawDocument(d, "a.yaml", i, 1, json.dumps(d)) for i, d in enumerate(parts))

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.errors import InvalidInput
 from reconciler.expand import expand
-from reconciler.load import Loaded, load, parse
+from reconciler.load import Loaded, RawDocument, load, parse
 from reconciler.model import Kind, dump
 from reconciler.registry import default
 from reconciler.resolve import resolve
@@ -45,6 +45,12 @@ HOSTS = "---\n".join(
 def sample() -> Loaded:
     """The sample data centre."""
     return load(ROOT / "desired-state")
+
+
+def systems() -> list[RawDocument]:
+    """What examples may name: some hosts, and the other systems of the sample data centre."""
+    others = [d for d in sample().documents if d.data["kind"] != "Host" and default().kinds[d.data["kind"]].target]
+    return [*parse(HOSTS, "hosts.yaml"), *others]
 
 
 @every_kind
@@ -132,8 +138,8 @@ def test_the_example_in_the_docstring_validates(kind: Kind[Any], tmp_path: Path)
     example = example_of(kind)
     documents = parse(example, "example.yaml")
     assert [d.data["kind"] for d in documents][-1] == kind.name
-    named = {d.data["metadata"]["name"] for d in documents if d.data["kind"] == "Host"}
-    others = [d for d in parse(HOSTS, "hosts.yaml") if d.data["metadata"]["name"] not in named]
+    named = {d.data["metadata"]["name"] for d in documents if default().kinds[d.data["kind"]].target}
+    others = [d for d in systems() if d.data["metadata"]["name"] not in named]
     for file in re.findall(r"source: (\S+)", example):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("content\n")

@@ -8,7 +8,9 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -266,3 +268,108 @@ def test_on_a_real_host(name: str, entry: Mapping[str, Any], subject_host: Subje
     finally:
         subject_host.settle(resource(kind, entry["spec"], absent=True))
         subject_host.secrets = keep
+
+
+DOCUMENTS = """\
+apiVersion: reconciler/v1
+kind: Host
+metadata: {{name: canary}}
+spec:
+  address: {address}
+  user: root
+  configFile: {configFile}
+  identityFile: {identityFile}
+  knownHosts: {knownHosts}
+---
+apiVersion: reconciler/v1
+kind: File
+metadata: {{name: canary}}
+spec:
+  hosts: [canary]
+  path: /etc/canary-token
+  mode: "0600"
+  content: {{secretRef: canary/token}}
+---
+apiVersion: reconciler/v1
+kind: File
+metadata: {{name: canary-lines}}
+spec:
+  hosts: [canary]
+  path: /etc/canary-lines
+  mode: "0600"
+  content: {{secretRef: canary/deep/lines}}
+---
+apiVersion: reconciler/v1
+kind: User
+metadata: {{name: canary}}
+spec:
+  hosts: [canary]
+  password: {{secretRef: canary/hash}}
+"""
+CANARIES = {
+    "canary/token": "canary with 'quotes' $(id) & \\ spaces",
+    "canary/deep/lines": LINES,
+    "canary/hash": "$6$canary$" + "s" * 86,
+}
+
+
+@pytest.mark.lab
+def test_from_the_store_to_a_real_host(subject_host: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way by the command line: from a SOPS file of the repo to files and accounts, and what goes wrong."""
+    from reconciler.secret_store import SecretStore
+    from reconciler.sops import age, rules
+
+    private, public = age.new_identity()
+    identity = tmp_path / "identity.txt"
+    identity.write_text(f"{private}\n")
+    root = tmp_path / "repo/desired-state"
+    (root / "secrets").mkdir(parents=True)
+    (root / ".sops.yaml").write_text(rules.new_configuration(public))
+    (root / "all.yaml").write_text(DOCUMENTS.format(**subject_host.target.settings))
+    monkeypatch.chdir(root.parent)
+    environ = {**os.environ, "SOPS_AGE_KEY_FILE": str(identity), "HOME": str(tmp_path)}
+    SecretStore(root, environ).set(CANARIES)
+    shown: dict[str, bytes | str] = {}
+
+    def reconciler(*argv: str, status: int = 0, stdin: bytes = b"") -> None:
+        command = [sys.executable, "-m", "reconciler.cli.main", *argv]
+        done = subprocess.run(command, input=stdin, env=environ, capture_output=True, check=False)
+        shown[f"{len(shown)}: {' '.join(argv)}"] = done.stdout + done.stderr
+        assert done.returncode == status, (done.stdout + done.stderr).decode()
+
+    with contextlib.ExitStack() as watching:
+        watchers = [watching.enter_context(Watcher(secret)) for secret in (*CANARIES.values(), private)]
+        try:
+            reconciler("validate")
+            reconciler("plan", "--out", "plan.json", status=2)
+            reconciler("apply", "plan.json", "--yes", "--output", "json")
+            reconciler("plan")
+            subject_host.sh("! grep -q canary-first /etc/canary-token; grep -q canary-first /etc/canary-lines")
+            # Another value: the plan says so by its digest alone, and a step that fails shows nothing, either.
+            reconciler("secrets", "set", "canary/token", "--force", stdin=b"another-canary-7Qx")
+            reconciler("plan", "--output", "json", status=2)
+            subject_host.sh("chattr +i /etc/canary-token")
+            reconciler("apply", "--yes", status=1)
+            subject_host.sh("chattr -i /etc/canary-token")
+            reconciler("apply", "--yes")
+            subject_host.sh("grep -qx another-canary-7Qx /etc/canary-token")
+            # Without an identity, and with a file that was tampered with.
+            environ["SOPS_AGE_KEY_FILE"] = ""
+            reconciler("plan", status=2)
+            environ["SOPS_AGE_KEY_FILE"] = str(identity)
+            file = root / "secrets/canary.sops.yaml"
+            file.write_text(file.read_text().replace("token: ENC[AES256_GCM,data:", "token: ENC[AES256_GCM,data:AAAA"))
+            reconciler("plan", status=2)
+        finally:
+            subject_host.sh(
+                "chattr -i /etc/canary-token || :; rm -f /etc/canary-token /etc/canary-lines; userdel canary || :"
+            )
+    assert any(b"(secret" in text for text in shown.values() if isinstance(text, bytes))
+    kept = {str(p): p.read_bytes() for p in root.parent.rglob("*") if p.is_file()}
+    assert {"plan.json", "state.db", "canary.sops.yaml"} <= {Path(name).name for name in kept}
+    for secret in (*CANARIES.values(), private, "another-canary-7Qx"):
+        assert_nowhere(shown | kept, secret)
+        subject_host.sh(f"! journalctl --boot --output=cat | grep -F -e {shlex.quote(secret.splitlines()[0])}")
+    for watcher in watchers:
+        assert watcher.looks > 1
+        assert watcher.found == []

@@ -10,9 +10,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtensionOID
 
-_USAGES = (
-    "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
-).split()
+_USAGES = [
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+]
 _EXTENDED = {"1.3.6.1.5.5.7.3.1": "serverAuth", "1.3.6.1.5.5.7.3.2": "clientAuth"}
 _SIGNATURES = {"1.2.840.113549.1.1.11": "sha256WithRSAEncryption"}
 

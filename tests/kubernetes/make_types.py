@@ -17,21 +17,52 @@ import re
 import sys
 from typing import Any
 
-import kubernetes.client.models as models
+from kubernetes.client import models
 
-ROOTS = (
-    "V1ConfigMap V1Secret V1Service V1ServiceAccount V1Namespace V1Pod V1PersistentVolumeClaim CoreV1Event "
-    "V1Deployment V1ReplicaSet V1StatefulSet V1DaemonSet V1Job V1CronJob V1Role V1RoleBinding V1ClusterRole "
-    "V1ClusterRoleBinding V1Ingress V1NetworkPolicy V1CustomResourceDefinition V1Scale V1SelfSubjectAccessReview "
-    "AuthenticationV1TokenRequest"
-).split()
+ROOTS = [
+    "V1ConfigMap",
+    "V1Secret",
+    "V1Service",
+    "V1ServiceAccount",
+    "V1Namespace",
+    "V1Pod",
+    "V1PersistentVolumeClaim",
+    "CoreV1Event",
+    "V1Deployment",
+    "V1ReplicaSet",
+    "V1StatefulSet",
+    "V1DaemonSet",
+    "V1Job",
+    "V1CronJob",
+    "V1Role",
+    "V1RoleBinding",
+    "V1ClusterRole",
+    "V1ClusterRoleBinding",
+    "V1Ingress",
+    "V1NetworkPolicy",
+    "V1CustomResourceDefinition",
+    "V1Scale",
+    "V1SelfSubjectAccessReview",
+    "AuthenticationV1TokenRequest",
+]
 
 # Structs that are owned as a whole (x-kubernetes-map-type: atomic).
-ATOMIC = (
-    "LocalObjectReference SecretKeySelector ConfigMapKeySelector FileKeySelector ObjectFieldSelector "
-    "ResourceFieldSelector LabelSelector ObjectReference TypedLocalObjectReference NodeSelector NodeSelectorTerm "
-    "RoleRef Subject OwnerReference"
-).split()
+ATOMIC = [
+    "LocalObjectReference",
+    "SecretKeySelector",
+    "ConfigMapKeySelector",
+    "FileKeySelector",
+    "ObjectFieldSelector",
+    "ResourceFieldSelector",
+    "LabelSelector",
+    "ObjectReference",
+    "TypedLocalObjectReference",
+    "NodeSelector",
+    "NodeSelectorTerm",
+    "RoleRef",
+    "Subject",
+    "OwnerReference",
+]
 
 # Type.field -> merge keys of a list, or `set`. Lists that are not here are atomic.
 LISTS = {
@@ -236,7 +267,7 @@ NOT_ALWAYS = {"DeploymentSpec.selector", "ServicePort.targetPort", "CSIVolumeSou
 
 def table(text: str) -> set[str]:
     """Reads `Type: field field` lines, continued by indentation."""
-    found = set()
+    found: set[str] = set()
     for line in text.strip().replace("\n  ", " ").splitlines():
         name, _, fields = line.partition(":")
         found.update(f"{name}.{field}" for field in fields.split())

@@ -102,10 +102,13 @@ class Site:
         return self.host.run("oathtool", "--base32", *(options or ("--totp",)), *later, secret).stdout.strip()
 
 
+ACCOUNTS = "for u in alice bob carol; do useradd -m $u; echo $u:pass-$u; done | chpasswd"
+
+
 @pytest.fixture
 def site(otp_lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     one = Site(otp_lab.fresh("web1"), tmp_path, monkeypatch.setenv)
-    one.host.run("for u in alice bob carol; do useradd -m $u; echo $u:pass-$u; done | chpasswd")
+    one.host.run(ACCOUNTS)
     return one
 
 
@@ -246,6 +249,34 @@ def test_a_busy_lock_is_waited_for_and_a_stale_one_named(site: Site) -> None:
     assert f"rm {USERS}.lock" in ended.reason
     assert not host.exists(USERS)
     host.run(f"(sleep 1; rm {USERS}.lock) >/dev/null 2>&1 &")
+    site.apply()
+
+
+def test_logins_during_changes_lose_no_counter(site: Site) -> None:
+    """bob logs in all the time while alice's key changes. A login may meet the lock; none counts twice."""
+    fields: dict[str, Any] = {"factor": "hotp", "window": 50, "pam": CODE_ALONE}
+    oath(site, {"alice": ALICE, "bob": BOB}, **fields)
+    site.apply()
+    codes = [site.code(BOB, "--hotp", f"--counter={n}") for n in range(40)]
+    site.host.write("/root/codes", "".join(f"{code}\n" for code in codes))
+    script = "while read -r c; do echo $c | pamtester vpn bob authenticate >/dev/null 2>&1 && echo $c; sleep 0.1; done"
+    site.host.run(f"({script}) </root/codes >/root/accepted 2>/dev/null; touch /root/done", check=False, input="")
+    accepted = site.host.read("/root/accepted").split()
+    assert accepted == codes, "nobody disturbs"
+    site.host.run("rm /root/accepted /root/done")
+    codes = [site.code(BOB, "--hotp", f"--counter={n}") for n in range(40, 80)]
+    site.host.write("/root/codes", "".join(f"{code}\n" for code in codes))
+    site.host.run(f"(({script}) </root/codes >/root/accepted; touch /root/done) >/dev/null 2>&1 &")
+    changes = 0
+    while not site.host.exists("/root/done"):
+        changes += 1
+        oath(site, {"alice": (ALICE, CAROL)[changes % 2], "bob": BOB}, **fields)
+        site.run()
+    assert changes > 1
+    accepted = site.host.read("/root/accepted").split()
+    assert len(accepted) > len(codes) // 2
+    script = "while read -r c; do echo $c | pamtester vpn bob authenticate >/dev/null 2>&1 && echo $c; done"
+    assert site.host.run(f"({script}) </root/accepted || :").stdout == ""
     site.apply()
 
 
@@ -459,3 +490,49 @@ def test_a_secret_of_the_wrong_form_is_named_before_anything_is_changed(site: Si
     assert made.unknown == {
         f"host.otpKey[web1:{alice.public_id}]": "the secret env:ALICE_AES is not 16 bytes as 32 hexadecimal digits."
     }
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A host with PostgreSQL, and a role and a database for the server in it."""
+    packages = ["libpam-yubico", "pamtester", "postgresql", "python3-cryptography", "python3-psycopg2"]
+    with Lab("web1", setups={"web1": Setup(layers=[layer("otp-postgresql", packages)])}) as lab:
+        one = Site(lab["web1"], tmp_path, monkeypatch.setenv)
+        one.host.run(ACCOUNTS)
+        for sql in ("CREATE ROLE otp LOGIN PASSWORD 'pass otp'", "CREATE DATABASE otp OWNER otp"):
+            one.host.run("su", "postgres", "-c", f'psql -qc "{sql}"')
+        yield one
+
+
+def test_on_postgresql(postgresql: Site) -> None:
+    """The address with its password is a secret of the configuration file."""
+    site = postgresql
+    server(site, database=site.secret("DATABASE", "postgresql://otp:pass%20otp@127.0.0.1/otp"))
+    login(site)
+    keys = Keys(site)
+    alice, bob = keys.add("alice", "alice"), keys.add("bob", "bob")
+    site.apply()
+    otp = alice.press()
+    assert site.logs_in("vpn", "alice", otp)
+    assert not site.logs_in("vpn", "alice", otp)
+    rows = "su postgres -c 'psql -Atc \"SELECT * FROM yubikeys ORDER BY 1, 4\" otp'"
+    before = site.host.run(rows).stdout
+    assert alice.public_id in before
+    site.apply()
+    assert site.host.run(rows).stdout == before
+    keys.add("bob", "bob", state="revoked")
+    site.apply()
+    assert not site.logs_in("vpn", "bob", bob.press())
+    assert not site.logs_in("vpn", "alice", otp)
+    site.host.run("systemctl stop postgresql")
+    assert not site.logs_in("vpn", "alice", alice.press()), "without its database the server accepts nothing"
+    with site.host.lab.inside():
+        made = site.project().plan()
+    reasons = {address.partition("[")[0]: reason for address, reason in made.unknown.items()}
+    assert "PostgreSQL cannot be reached" in reasons.pop("host.otpKey")
+    assert "PostgreSQL cannot be reached" in reasons.pop("host.otpClient")
+    assert reasons.keys() == {"host.pamService"}, "what stands on them"
+    site.host.run("systemctl start postgresql")
+    assert site.logs_in("vpn", "alice", alice.press())
+    assert site.plan().empty
+    assert site.host.run("stat", "-c", "%a %U %G", "/etc/otp-server/config.json").stdout == "640 root otp-server\n"

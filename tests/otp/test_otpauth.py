@@ -27,7 +27,7 @@ URIS: list[tuple[OathKey, str, str, str]] = [
     (KEY, "-", "", f"otpauth://totp/-?secret={SECRET}"),
     (KEY, "", "", f"otpauth://totp/?secret={SECRET}"),
     (KEY, "OpenVPN", "", f"otpauth://totp/OpenVPN?secret={SECRET}"),
-    (KEY, "-", "Work & Club", f"otpauth://totp/-?secret={SECRET}&issuer=Work%20%26%20Club"),
+    (KEY, "-", "Work & Club/1", f"otpauth://totp/-?secret={SECRET}&issuer=Work%20%26%20Club%2F1"),
     (KEY, "Büro/1?#%", "", f"otpauth://totp/B%C3%BCro%2F1%3F%23%25?secret={SECRET}"),
     (
         OathKey(KEY.secret, algorithm="SHA256", digits=8, period=60),

@@ -491,6 +491,31 @@ class TestParallel:
         for key in keys:
             assert (site.row(key)["counter"], site.row(key)["use"]) == (1, 4)
 
+    def test_revoked_between_look_and_count(self, site: Installation, key: SoftwareYubiKey) -> None:
+        """Whoever is revoked while an OTP is examined is not let in any more."""
+        site.set_up(key)
+
+        class Slow(Database):
+            def accept(self, public_id: str, token: Token, nonce: str, now: int) -> bool:
+                site.apply(keys=[{"publicId": public_id, "active": False}])
+                return super().accept(public_id, token, nonce, now)
+
+        validator = Validator(site.storage, Slow(site.url), Policy(), lambda: NOW)
+        assert ask(validator, key.press()).status is Status.BAD_OTP
+        assert site.row(key)["counter"] == -1
+
+    def test_changes_of_the_roster_disturb_nobody(self, site: Installation, key: SoftwareYubiKey) -> None:
+        """Who reads and then writes in one transaction does not fail because somebody else wrote meanwhile."""
+        site.set_up(key)
+        validator, otps = site.validator(), [key.press() for _ in range(60)]
+        with ThreadPoolExecutor(2) as pool:
+            verdicts = pool.submit(lambda: [ask(validator, otp).status for otp in otps])
+            number = 0
+            while not verdicts.done():
+                number += 1
+                assert site.apply(keys=[key_document(key, notes=str(number))])
+            assert set(verdicts.result()) == {Status.OK}
+
     def test_without_the_condition_it_fails(self, make: Callable[..., Installation], key: SoftwareYubiKey) -> None:
         """The test above can fail: a database that forgets to look at the number of rows lets several in."""
         site = make()
@@ -509,6 +534,52 @@ class TestParallel:
                 verdicts = pool.map(lambda n, otp=otp: ask(validator, otp, f"{n:032d}").status, range(self.WORKERS))
                 counts.append(list(verdicts).count(Status.OK))
         assert max(counts) > 1
+
+
+class TestModel:
+    """Whatever happens in whatever order: an OTP is accepted if it is newer than all that were, and never else."""
+
+    OPERATIONS = ("press", "plug in", "send", "send again", "revoke", "return", "remove", "apply", "forget nothing")
+
+    @given(st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 30)), max_size=25))
+    def test_any_story(self, story: list[tuple[str, int]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            site = Installation(Path(folder))
+            key = SoftwareYubiKey.new()
+            site.set_up(key)
+            self.play(site, key, story)
+            site.close()
+
+    def play(self, site: Installation, key: SoftwareYubiKey, story: list[tuple[str, int]]) -> None:
+        pressed: list[tuple[tuple[int, int], str]] = []
+        last, active, sent = (-1, -1), True, 0
+        for operation, number in story:
+            match operation:
+                case "press":
+                    pressed.append(((key.counter, key.use), key.press()))
+                case "plug in":
+                    key.plug_in()
+                case "send" | "send again" if pressed:
+                    count, otp = pressed[number % len(pressed)]
+                    sent += 1
+                    verdict = ask(site.validator(), otp, f"{sent:016d}").status
+                    expected = Status.OK if count > last else Status.REPLAYED_OTP
+                    assert verdict is (expected if active else Status.BAD_OTP)
+                    last = count if verdict is Status.OK else last
+                case "revoke":
+                    site.apply(keys=[{"publicId": key.public_id, "active": False}])
+                    active = False
+                case "remove":
+                    site.apply(removeKeys=[key.public_id])
+                    active = False
+                case "return" | "apply":
+                    site.apply(keys=[key_document(key, notes=str(number))])
+                    active = True
+                case "forget nothing":
+                    site.database.close()
+                    site.database = Database(site.url)
+            row = site.row(key)
+            assert (row["counter"], row["use"]) == last
 
 
 def test_a_database_of_another_kind() -> None:

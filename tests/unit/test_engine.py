@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from reconciler import inventory, journal
 from reconciler.errors import ConnectionLost
 from reconciler.model import Document, Outcome, Step
+from reconciler.planfile import from_text, to_text
 from reconciler.resolve import Edges
 from tests.simulated import TYPES, Fuse, Killed, Rig, World, fuse_steps, server, thing
 
@@ -373,11 +374,12 @@ def test_killed_while_several_servers_are_worked_on(scenario: Scenario, moment: 
             assert_settled(rig)
 
 
-def test_a_live_change_after_the_plan_is_refused_for_that_change_only(tmp_path: Path) -> None:
-    """The plan is bound to what the probe saw."""
+@pytest.mark.parametrize("transacts", [False, True])
+def test_a_live_change_after_the_plan_is_refused_for_that_change_only(transacts: bool, tmp_path: Path) -> None:
+    """The plan is bound to what the probe saw, whoever compares."""
     world = World({"s1": {"a": {"value": "1"}, "b": {"value": "1"}, "c": {"value": "1"}}})
     docs = [server("s1"), thing("a", value="2"), thing("b", value="2"), thing("c", value="2", needs=["a"])]
-    rig = Rig(tmp_path, world, docs)
+    rig = Rig(tmp_path, world, docs, transacts=transacts)
     made = rig.plan()
     world.edit("s1", "a", {"value": "someone else's"})
     result = rig.apply(made)
@@ -388,9 +390,10 @@ def test_a_live_change_after_the_plan_is_refused_for_that_change_only(tmp_path: 
     assert world.snapshot()["s1"] == {"a": {"value": "someone else's"}, "b": {"value": "2"}, "c": {"value": "1"}}
 
 
-def test_what_somebody_else_did_already_counts_as_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transacts", [False, True])
+def test_what_somebody_else_did_already_counts_as_done(transacts: bool, tmp_path: Path) -> None:
     world = World({"s1": {"a": {"value": "1"}}})
-    rig = Rig(tmp_path, world, [server("s1"), thing("a", value="2")])
+    rig = Rig(tmp_path, world, [server("s1"), thing("a", value="2")], transacts=transacts)
     made = rig.plan()
     world.edit("s1", "a", {"value": "2"})
     result = rig.apply(made)
@@ -437,6 +440,45 @@ def test_one_round_trip_each_to_look_to_do_and_to_look_again(tmp_path: Path) -> 
     assert rig.world.rounds["s1"] == 1
     assert rig.apply(made).ok
     assert rig.world.rounds["s1"] == 4
+
+
+def test_a_server_that_compares_by_itself_takes_one_round_trip_for_all_of_it(tmp_path: Path) -> None:
+    docs = [server("s1"), *(thing(f"t{i:02}", value="x", needs=[f"t{i - 1:02}"] if i else []) for i in range(50))]
+    rig = Rig(tmp_path, World({"s1": {}}), docs, transacts=True)
+    made = rig.plan()
+    assert rig.apply(made).ok
+    assert rig.world.rounds["s1"] == 2
+
+
+def test_what_was_seen_long_ago_is_looked_at_again_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that nobody used for a while may be dead, and looking is what opens it anew."""
+    rig = Rig(tmp_path, World({"s1": {}}), [server("s1"), thing("a", value="x")], transacts=True)
+    made = rig.plan()
+    monkeypatch.setattr("reconciler.apply.LOOK_SECONDS", -1.0)
+    assert rig.apply(made).ok
+    assert rig.world.rounds["s1"] == 3
+
+
+def test_a_plan_from_a_file_is_looked_at_again_first(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, World({"s1": {}}), [server("s1"), thing("a", value="x")], transacts=True)
+    made = from_text(to_text(rig.plan()), rig.registry)
+    assert rig.apply(made).ok
+    assert rig.world.rounds["s1"] == 3
+
+
+def test_only_the_first_batch_of_a_server_finds_it_as_it_was_planned(tmp_path: Path) -> None:
+    """The others find what the first one made of it."""
+    docs = [
+        server("s1"),
+        server("s2"),
+        thing("a", value="x"),
+        thing("b", "s2", value="x", lifecycle={"requires": ["Thing/a"]}),
+        thing("c", value="x", lifecycle={"requires": ["Thing/b"]}),
+    ]
+    rig = Rig(tmp_path, World({"s1": {}, "s2": {}}), docs, transacts=True)
+    made = rig.plan()
+    assert rig.apply(made).ok
+    assert rig.world.rounds == {"s1": 4, "s2": 2}
 
 
 @pytest.mark.parametrize("shape", ["alone", "chain", "fan"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from reconciler.errors import ContractError
 from reconciler.expand import MAX_SOURCE_BYTES, Catalog, expand
@@ -95,3 +96,16 @@ def test_a_kind_that_uses_an_unknown_type_is_named_as_the_culprit(tmp_path: Path
     registry = Registry.of([SERVER, Kind("Thing", ThingSpec, wrong)], [ITEM])
     with pytest.raises(ContractError, match=r"uses the unknown type sim.nothing. This is a bug in Thing"):
         expand(Catalog([server("s1"), thing("a")], registry, tmp_path, {}))
+
+
+def test_what_many_targets_have_alike_is_one_spec() -> None:
+    """And 1 is not true, although they are equal."""
+    one, two, other = ITEM("s1", name="a", size=1), ITEM("s2", name="a", size=1), ITEM("s1", name="a", size=2)
+    assert one.spec is two.spec
+    assert (one.address, two.address) == ("sim.item[s1:a]", "sim.item[s2:a]")
+    assert other.spec.size == 2
+    with pytest.raises(ValidationError):
+        ITEM("s1", name=1)
+    with pytest.raises(ValidationError):
+        ITEM("s1", name=True)
+    assert ITEM("s1", name="a", needs=["b"]).spec.needs == ("b",), "lists are taken, too"

@@ -22,7 +22,7 @@ It answers over HTTP (or HTTPS) on loopback as kube-apiserver v1.36.2 did in the
 | `port` | `0` | a free one |
 | `users` | `{"admin": "admin-token"}` | user name -> bearer token; `admin` may do all, others by Roles |
 | `clock` | real time | a callable that returns POSIX seconds; `ManualClock` is one that is set by hand |
-| `pod_start_seconds` | `0.3` | from creation of a Pod to Ready; the annotation `fake/state: never-ready` keeps it unready |
+| `pod_start_seconds` | `0.3` | of a Pod until Ready; the annotation `fake/state: never-ready` keeps it unready |
 | `ingress_domain` | `apps.test.example.com` | generated Route hosts are `<name>-<namespace>.<domain>` |
 | `service_range` | `10.96.0.0/16` | cluster IPs |
 | `revision` | `1` | resourceVersion of the first object |

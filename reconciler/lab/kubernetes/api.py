@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import copy
 import json
 import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-from reconciler.lab.kubernetes import authorization, discovery, patches, selectors
+from reconciler.lab.kubernetes import authorization, discovery, patches, subresources
 from reconciler.lab.kubernetes.authorization import ANONYMOUS, Deed
 from reconciler.lab.kubernetes.decode import DecodeError, as_object, load_json, load_yaml
-from reconciler.lab.kubernetes.managed import FieldTracker
+from reconciler.lab.kubernetes.negotiation import negotiated
+from reconciler.lab.kubernetes.reads import DEFINITIONS, Reads, is_watch
 from reconciler.lab.kubernetes.resources import Resource, builtins, from_definition
 from reconciler.lab.kubernetes.schema import Json, Object
 from reconciler.lab.kubernetes.status import (
@@ -22,19 +17,18 @@ from reconciler.lab.kubernetes.status import (
     bad_request,
     conflict,
     forbidden,
-    forbidden_field,
     no_such_path,
     no_such_resource,
-    not_found,
     unprocessable,
 )
-from reconciler.lab.kubernetes.store import Change, Store
+from reconciler.lab.kubernetes.store import Store
 from reconciler.lab.kubernetes.typed import go_text
 from reconciler.lab.kubernetes.wire import (
     APPLY,
     JSON_PATCH,
     MERGE_PATCH,
     STRATEGIC_PATCH,
+    Goal,
     Request,
     Response,
     WriteOptions,
@@ -42,7 +36,6 @@ from reconciler.lab.kubernetes.wire import (
 from reconciler.lab.kubernetes.writes import DeleteOptions, Writes, delete_options
 
 BODY_LIMIT = 3 * 1024 * 1024
-_DEFINITIONS = "apiextensions.k8s.io/customresourcedefinitions"
 _PLAIN_PATHS = ("/healthz", "/livez", "/readyz")
 _MISMATCH = "the server does not allow this method on the requested resource"
 
@@ -56,6 +49,7 @@ class ApiServer:
         self.address = address
         self.lock = threading.RLock()
         self.stopping = threading.Event()
+        self.reads = Reads(store, self.stopping)
         self._builtins = builtins()
         self._customs: tuple[int, list[Resource]] = (-1, [])
 
@@ -63,7 +57,7 @@ class ApiServer:
 
     def resources(self) -> list[Resource]:
         """All resources that are served now."""
-        definitions = self.store.list(_DEFINITIONS)
+        definitions = self.store.all(DEFINITIONS)
         key = hash(tuple((one["metadata"]["uid"], one["metadata"]["resourceVersion"]) for one in definitions))
         if self._customs[0] != key:
             found = [resource for one in definitions if _established(one) for resource in from_definition(one)]
@@ -165,7 +159,7 @@ class ApiServer:
         resource = goal.resource
         verbs = {"GET": "get" if goal.name else "list", "POST": "create", "PUT": "update", "PATCH": "patch"}
         verb = verbs.get(request.method, "delete" if goal.name else "deletecollection")
-        if verb == "list" and _is_watch(request):
+        if verb == "list" and is_watch(request):
             verb = "watch"
         plural = f"{resource.plural}/{goal.part}" if goal.part else resource.plural
         if resource.kind == "SelfSubjectAccessReview" and request.user != ANONYMOUS:
@@ -183,14 +177,14 @@ class ApiServer:
             if method == "GET":
                 if "list" not in resource.verbs:
                     raise ApiError(405, _MISMATCH, "MethodNotAllowed", {})
-                return self._watch(request, goal) if _is_watch(request) else self._list(request, goal)
+                return self.reads.watch(request, goal) if is_watch(request) else self.reads.page(request, goal)
             if method == "POST" and (goal.namespace or not resource.namespaced):
                 return self._post(request, goal)
             if method == "DELETE" and "deletecollection" in resource.verbs:
                 return self._delete_collection(request, goal)
             raise ApiError(405, _MISMATCH, "MethodNotAllowed", {})
         if method == "GET":
-            return negotiated(request, Response(200, self._found(goal)))
+            return negotiated(request, Response(200, self.reads.found(goal)))
         if method == "PUT":
             return self._put(request, goal)
         if method == "PATCH":
@@ -199,11 +193,18 @@ class ApiServer:
             return self._delete(request, goal)
         raise ApiError(405, _MISMATCH, "MethodNotAllowed", {})
 
-    def _found(self, goal: Goal) -> Object:
-        found = self.store.get(goal.resource.place, goal.namespace, goal.name)
-        if found is None:
-            raise not_found(goal.resource.plural, goal.resource.group, goal.name)
-        return found
+    def _part(self, request: Request, goal: Goal) -> Response:
+        part = goal.resource.subresource(goal.part)
+        assert part is not None
+        verb = {"GET": "get", "PUT": "update", "PATCH": "patch", "POST": "create"}.get(request.method, "delete")
+        if verb not in part.verbs:
+            raise ApiError(405, _MISMATCH, "MethodNotAllowed", {})
+        old = self.reads.found(goal)
+        if goal.part == "status":
+            if request.method == "GET":
+                return negotiated(request, Response(200, old))
+            return self._put(request, goal) if request.method == "PUT" else self._patch(request, goal)
+        return subresources.answer(self.writes, request, goal, old, self._text(request))
 
     # ---- bodies
 
@@ -298,7 +299,7 @@ class ApiServer:
         options = WriteOptions.read(request, "UpdateOptions")
         new = self._read_object(request, goal, options)
         self.writes.check_place(resource, new, goal.namespace, goal.name)
-        old = self._found(goal)
+        old = self.reads.found(goal)
         uid = new["metadata"].get("uid")
         if uid and uid != old["metadata"]["uid"]:
             raise self._wrong_uid(goal, uid, old)
@@ -331,7 +332,7 @@ class ApiServer:
         if kind == APPLY:
             return self._apply(request, goal, options)
         text = self._text(request)
-        old = self._found(goal)
+        old = self.reads.found(goal)
         try:
             patch, _ = load_json(text)
         except ValueError as error:
@@ -423,13 +424,14 @@ class ApiServer:
 
     def _delete_collection(self, request: Request, goal: Goal) -> Response:
         resource = goal.resource
-        matches = self._selector(request, resource)
+        matches = self.reads.selector(request, resource)
         options = self._delete_options(request)
-        items = [one for one in self.store.list(resource.place, goal.namespace) if matches(one)]
+        items = [one for one in self.store.all(resource.place, goal.namespace) if matches(one)]
         for one in items:
             meta = one["metadata"]
             self.writes.delete(resource, meta.get("namespace", ""), meta["name"], options)
-        return Response(200, self._list_body(resource, items, {"resourceVersion": str(self.store.revision)}))
+        return Response(200, self.reads.list_body(resource, items, {"resourceVersion": str(self.store.revision)}))
+
 
 def _established(definition: Object) -> bool:
     conditions = (definition.get("status") or {}).get("conditions") or []
@@ -450,6 +452,3 @@ def _invalid_patch(shown: str, why: str) -> ApiError:
 
 def _sorted_json(value: Object) -> str:
     return json.dumps({key: value[key] for key in sorted(value)}, separators=(",", ":"), ensure_ascii=False)
-
-
-__all__ = ["ApiServer", "FieldTracker", "Goal"]

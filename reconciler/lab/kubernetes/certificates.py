@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -141,4 +142,4 @@ def _private_file(text: str) -> Iterator[str]:
             file.write(text)
         yield path
     finally:
-        os.unlink(path)
+        Path(path).unlink()

@@ -19,7 +19,7 @@ from ruamel.yaml.main import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from reconciler.lab.kubernetes import quantity
-from reconciler.lab.kubernetes.schema import Any_, Field, Json, Listing, Mapped, Object, Scalar, Struct, Type
+from reconciler.lab.kubernetes.schema import Anything, Field, Json, Listing, Mapped, Object, Scalar, Struct, Type
 from reconciler.lab.kubernetes.status import bad_request
 
 
@@ -178,7 +178,7 @@ def _left_out(value: Json, known: Field) -> bool:
 
 
 def _value(value: Json, type_: Type, owner: str, at: str, unknown: list[str] | None) -> Json:
-    if isinstance(type_, Any_):
+    if isinstance(type_, Anything):
         return value
     if value is None:
         return None
@@ -211,7 +211,7 @@ def _go_name(type_: Type) -> str:
     return type_.name if isinstance(type_, Struct) else "interface {}"
 
 
-_ACCEPTED = {
+_ACCEPTED: dict[str, Any] = {
     "string": str,
     "bytes": str,
     "time": str,
@@ -252,8 +252,7 @@ def _base64(text: str) -> str:
 
 
 def _mismatch(value: Json, owner: str, at: str, wanted: str) -> DecodeError:
-    kind = (
-        "bool" if isinstance(value, bool) else {str: "string", list: "array", dict: "object"}.get(type(value), "number")
-    )
+    names: dict[Any, str] = {bool: "bool", str: "string", list: "array", dict: "object"}
+    kind = names.get(type(value), "number")
     place = re.sub(r"\[\d+\]", "", at)
     return DecodeError(f"json: cannot unmarshal {kind} into Go struct field {owner}.{place} of type {wanted}")

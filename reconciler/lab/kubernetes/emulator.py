@@ -16,8 +16,7 @@ from typing import Any, Self
 
 from reconciler.lab.kubernetes import http
 from reconciler.lab.kubernetes.api import ApiServer
-from reconciler.lab.kubernetes.controllers import Cluster, Controller, run
-from reconciler.lab.kubernetes.controllers import collection, rollout
+from reconciler.lab.kubernetes.controllers import Cluster, Controller, collection, rollout, run
 from reconciler.lab.kubernetes.controllers.definitions import definitions
 from reconciler.lab.kubernetes.controllers.router import router as routes
 from reconciler.lab.kubernetes.kinds import route
@@ -38,6 +37,7 @@ class ManualClock:
         self.now = start
 
     def __call__(self) -> float:
+        """POSIX seconds."""
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -85,7 +85,7 @@ class KubernetesEmulator:
             openshift,
             "restricted" if openshift else "privileged",
             ingress_domain,
-            random=random.Random(seed),
+            random=random.Random(seed),  # noqa: S311 (names and ids that must repeat in a rehearsal)
         )
         self.api = ApiServer(self._store, writes)
         self.cluster = Cluster(self.api, pod_start_seconds)
@@ -105,7 +105,7 @@ class KubernetesEmulator:
             if self.openshift:
                 from reconciler.lab.kubernetes.controllers.service_ca import service_ca
 
-                found.append(service_ca)
+                found += [collection.allot, service_ca]
                 if router:
                     found.append(routes)
         return found

@@ -26,7 +26,7 @@ class _Handler(BaseHTTPRequestHandler):
     log_request_seen: ClassVar[Log]
     after: ClassVar[Callable[[], None]]
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name is the base class's)
+    def log_message(self, format: str, *args: Any) -> None:
         """Writes nothing to stderr: `KubernetesEmulator.log` has it all."""
 
     def _serve(self) -> None:

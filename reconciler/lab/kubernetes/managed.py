@@ -22,9 +22,17 @@ META: Paths = frozenset(
     [(("f", "apiVersion"),), (("f", "kind"),), (("f", "metadata"),)]
     + [
         (("f", "metadata"), ("f", name))
-        for name in (
-            "name namespace creationTimestamp selfLink uid clusterName generation managedFields resourceVersion"
-        ).split()
+        for name in [
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "selfLink",
+            "uid",
+            "clusterName",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        ]
     ]
 )
 BEFORE_FIRST_APPLY = "before-first-apply"
@@ -214,7 +222,10 @@ class FieldTracker:
         """Takes out what the manager applied before, does not apply now, and nobody else owns."""
         if not last:
             return merged
-        named = lambda paths: typed.named_members(paths, self.type)  # noqa: E731
+
+        def named(paths: Paths) -> Paths:
+            return typed.named_members(paths, self.type)
+
         pruned = typed.without(merged, self.type, named(last))
         everything = named(typed.fields(merged, self.type))
         owned: set[Path] = set()

@@ -83,7 +83,7 @@ def label_value(value: str) -> list[str]:
     return found if re.fullmatch(_LABEL_VALUE, value) else [*found, _LABEL_VALUE_TEXT]
 
 
-def labels(values: dict[str, str], at: str) -> list[Problem]:
+def label_problems(values: dict[str, str], at: str) -> list[Problem]:
     """Problems of labels."""
     found = []
     for key, value in values.items():
@@ -92,7 +92,7 @@ def labels(values: dict[str, str], at: str) -> list[Problem]:
     return found
 
 
-def annotations(values: dict[str, str], at: str) -> list[Problem]:
+def annotation_problems(values: dict[str, str], at: str) -> list[Problem]:
     """Problems of annotations."""
     found = [invalid(at, key, text) for key in values for text in qualified_name(key.lower())]
     if sum(len(key.encode()) + len(value.encode()) for key, value in values.items()) > ANNOTATIONS_LIMIT:
@@ -110,8 +110,8 @@ def validate(metadata: Object, rule: NameRule, at: str = "metadata") -> list[Pro
         found.append(required(f"{at}.name", "name or generateName is required"))
     else:
         found += [invalid(f"{at}.name", name, text) for text in rule(name)]
-    found += labels(metadata.get("labels") or {}, f"{at}.labels")
-    found += annotations(metadata.get("annotations") or {}, f"{at}.annotations")
+    found += label_problems(metadata.get("labels") or {}, f"{at}.labels")
+    found += annotation_problems(metadata.get("annotations") or {}, f"{at}.annotations")
     found += _owners(metadata.get("ownerReferences") or [], f"{at}.ownerReferences")
     for index, finalizer in enumerate(metadata.get("finalizers") or []):
         where = f"{at}.finalizers[{index}]"
@@ -148,7 +148,7 @@ def validate_update(new: Object, old: Object, at: str = "metadata") -> list[Prob
     for key in ("name", "namespace", "uid", "creationTimestamp"):
         if new.get(key) != old.get(key):
             found.append(invalid(f"{at}.{key}", new.get(key), "field is immutable"))
-    found += labels(new.get("labels") or {}, f"{at}.labels")
-    found += annotations(new.get("annotations") or {}, f"{at}.annotations")
+    found += label_problems(new.get("labels") or {}, f"{at}.labels")
+    found += annotation_problems(new.get("annotations") or {}, f"{at}.annotations")
     found += _owners(new.get("ownerReferences") or [], f"{at}.ownerReferences")
     return found

@@ -17,7 +17,7 @@ from reconciler.lab.kubernetes.typed import same
 def json_patch(document: Object, operations: Json) -> Object:
     """Applies a JSON patch. Raises ApiError: 400 for what is none, 422 where it cannot be applied."""
     if not isinstance(operations, list) or not all(isinstance(one, dict) for one in operations):
-        kind = {dict: "object", str: "string"}.get(type(operations), "number")
+        kind = "object" if isinstance(operations, dict) else "string" if isinstance(operations, str) else "number"
         raise bad_request(
             f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
         )

@@ -7,17 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reconciler.lab.kubernetes.kinds.workload import containers
+from reconciler.lab.kubernetes.kinds.pod import containers
 from reconciler.lab.kubernetes.schema import Object
 
 Finding = tuple[str, str]  # what, and which part of the Pod
-_BASELINE_CAPABILITIES = set(
-    "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID "
-    "SYS_CHROOT".split()
-)
-_RESTRICTED_VOLUMES = set(
-    "name configMap csi downwardAPI emptyDir ephemeral image persistentVolumeClaim projected secret".split()
-)
+_BASELINE_CAPABILITIES = {
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+}
+_RESTRICTED_VOLUMES = {
+    "name",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
 LABEL = "pod-security.kubernetes.io/"
 
 

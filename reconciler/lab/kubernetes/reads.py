@@ -38,6 +38,7 @@ class Reads:
         return value
 
     def page(self, request: Request, goal: Goal) -> Response:
+        """Answers a LIST."""
         resource, query = goal.resource, request.query
         matches = self.selector(request, resource)
         limit = _number(query.get("limit") or "0")
@@ -48,7 +49,7 @@ class Reads:
         if at is not None and at < self.store.compacted:
             raise expired_list(_write_token(self.store.revision, start) if token else "")
         revision = self.store.revision if at is None else at
-        found = [one for one in self.store.list(resource.place, goal.namespace, at) if matches(one)]
+        found = [one for one in self.store.all(resource.place, goal.namespace, at) if matches(one)]
         items = [one for one in found if _key(one) > start] if start else found
         meta: Object = {"resourceVersion": str(revision)}
         if limit and len(items) > limit:
@@ -63,11 +64,13 @@ class Reads:
         return negotiated(request, Response(200, body))
 
     def list_body(self, resource: Resource, items: list[Object], meta: Object) -> Object:
+        """A list; items of built-in kinds go without kind and apiVersion."""
         if not resource.custom:
             items = [{key: part for key, part in one.items() if key not in ("kind", "apiVersion")} for one in items]
         return {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": meta, "items": items}
 
     def selector(self, request: Request, resource: Resource) -> selectors.Predicate:
+        """What the label and field selectors of a request let through. Raises ApiError 400."""
         by_label = selectors.labels(request.query.get("labelSelector", ""))
         by_field = selectors.fields(request.query.get("fieldSelector", ""), resource.kind)
         return lambda value: by_label(value) and by_field(value)
@@ -89,6 +92,7 @@ class Reads:
         return (revision if how == "Exact" else None), ""
 
     def watch(self, request: Request, goal: Goal) -> Response:
+        """Answers a WATCH by a stream of events."""
         resource, query = goal.resource, request.query
         matches = self.selector(request, resource)
         given = query.get("resourceVersion", "")
@@ -100,7 +104,7 @@ class Reads:
         if given in ("", "0") or initial:
             begin = [
                 {"type": "ADDED", "object": one}
-                for one in self.store.list(resource.place, goal.namespace)
+                for one in self.store.all(resource.place, goal.namespace)
                 if matches(one)
             ]
             if initial and query.get("allowWatchBookmarks") == "true":
@@ -221,6 +225,5 @@ def expired_list(token: str) -> ApiError:
 
 
 def is_watch(request: Request) -> bool:
+    """Whether a GET of a collection is a watch."""
     return request.query.get("watch", "").lower() in ("true", "1")
-
-

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from dataclasses import dataclass, field
 
-from reconciler.lab.kubernetes.kinds import Behaviour, access, core, custom, network, route, service, workload
+from reconciler.lab.kubernetes.kinds import Behaviour, access, core, custom, network, pod, route, service, workload
 from reconciler.lab.kubernetes.schema import Object, Struct, builtin
 from reconciler.lab.kubernetes.schema import custom as custom_type
 
@@ -119,7 +119,7 @@ def builtins() -> list[Resource]:
             short_names=("pvc",),
             subresources=(_STATUS,),
         ),
-        _builtin("", "pods", "Pod", workload.POD, short_names=("po",), categories=("all",), subresources=_POD_PARTS),
+        _builtin("", "pods", "Pod", pod.POD, short_names=("po",), categories=("all",), subresources=_POD_PARTS),
         _builtin("", "secrets", "Secret", core.SECRET),
         _builtin(
             "",

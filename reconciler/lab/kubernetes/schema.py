@@ -30,8 +30,8 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Any_:
-    """Anything: maps are merged key by key, lists are atomic, as the server does without a schema."""
+class Anything:
+    """No type is known: maps are merged key by key, lists are atomic, as the server does without a schema."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class Struct:
         return id(self)
 
 
-Type = Scalar | Any_ | Listing | Mapped | Struct
+Type = Scalar | Anything | Listing | Mapped | Struct
 
-ANY = Any_()
-SCALARS = {name: Scalar(name) for name in "string int bool number quantity intstr time bytes".split()}
+ANY = Anything()
+SCALARS = {name: Scalar(name) for name in ["string", "int", "bool", "number", "quantity", "intstr", "time", "bytes"]}
 # What a merge key counts as when an item leaves it out; the API gives zero values to all required fields.
 KEY_DEFAULTS: dict[str, Json] = {"protocol": "TCP", "containerPort": 0, "port": 0}
 
@@ -167,7 +167,7 @@ def _from_openapi(name: str, schema: Object) -> Type:
             return Mapped(_from_openapi(name, extra), atomic)
         return ANY if keep or extra else Struct(name, atomic=atomic, custom=True, schema=schema)
     if kind in ("string", "boolean", "integer", "number"):
-        return SCALARS[{"boolean": "bool", "integer": "int"}.get(kind, kind)]
+        return SCALARS[{"boolean": "bool", "integer": "int"}.get(kind, str(kind))]
     return ANY
 
 

@@ -11,10 +11,23 @@ from dataclasses import dataclass
 
 from reconciler.lab.kubernetes.schema import Object
 
-META_ORDER = (
-    "name generateName namespace selfLink uid resourceVersion generation creationTimestamp deletionTimestamp "
-    "deletionGracePeriodSeconds labels annotations ownerReferences finalizers managedFields"
-).split()
+META_ORDER = [
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+]
 HISTORY = 20_000  # events that are kept; older revisions are answered by 410
 
 
@@ -53,7 +66,7 @@ class Store:
         found = self._objects.get(place, {}).get((namespace, name))
         return copy.deepcopy(found) if found is not None else None
 
-    def list(self, place: str, namespace: str = "", at: int | None = None) -> list[Object]:
+    def all(self, place: str, namespace: str = "", at: int | None = None) -> list[Object]:
         """Objects of a resource by namespace and name, in all namespaces where it is empty; `at` an old revision."""
         objects = self._objects.get(place, {})
         if at is not None and at < self.revision:
@@ -120,7 +133,7 @@ class Store:
     def dump(self) -> Object:
         """All objects as JSON, without the history."""
         with self.changed:
-            objects = {place: self.list(place) for place in self.places()}
+            objects = {place: self.all(place) for place in self.places()}
             return {"revision": self.revision, "objects": objects}
 
     def load(self, dumped: Object) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.lab.kubernetes.fieldset import EMPTY, Element, Path, Paths, key_text
-from reconciler.lab.kubernetes.schema import ANY, Any_, Json, Listing, Mapped, Scalar, Struct, Type, child
+from reconciler.lab.kubernetes.schema import ANY, Anything, Json, Listing, Mapped, Scalar, Struct, Type, child
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING", "__bool__": lambda self: False})()
 
@@ -145,7 +145,7 @@ def fields(value: Json, type_: Type) -> Paths:
 
 
 def _collect(value: Json, type_: Type, at: Path, found: set[Path]) -> None:
-    if isinstance(type_, Any_):
+    if isinstance(type_, Anything):
         type_ = _deduced(value)
     if isinstance(type_, Scalar) or _atomic(type_):
         found.add(at)
@@ -182,7 +182,7 @@ def _deduced(value: Json) -> Type:
 
 def merge(live: Json, config: Json, type_: Type) -> Json:
     """The live value with the applied one laid over it; MISSING where both are."""
-    if isinstance(type_, Any_):
+    if isinstance(type_, Anything):
         type_ = _deduced(config if config is not MISSING and config is not None else live)
     if isinstance(type_, Scalar) or _atomic(type_):
         return live if config is MISSING else config
@@ -268,7 +268,7 @@ def compare(before: Json, after: Json, type_: Type) -> Comparison:
 
 
 def _compare(before: Json, after: Json, type_: Type, at: Path, result: Comparison) -> None:
-    if isinstance(type_, Any_):
+    if isinstance(type_, Anything):
         first, second = _deduced(before), _deduced(after)
         if before is not MISSING and after is not MISSING and None not in (before, after) and first != second:
             result.modified.add(at)
@@ -326,7 +326,7 @@ def without(value: Json, type_: Type, paths: Paths) -> Json:
 
 
 def _without(value: Json, type_: Type, gone: set[Element], below: dict[Element, set[Path]]) -> Json:
-    if isinstance(type_, Any_):
+    if isinstance(type_, Anything):
         type_ = _deduced(value)
     if value is None or isinstance(type_, Scalar) or _atomic(type_):
         return value

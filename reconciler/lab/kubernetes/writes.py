@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from reconciler.lab.kubernetes import authorization, metadata, pod_security
+from reconciler.lab.kubernetes import authorization, metadata, pod_security, security_constraints
 from reconciler.lab.kubernetes.authorization import Deed
 from reconciler.lab.kubernetes.decode import DecodeError, decode
 from reconciler.lab.kubernetes.fieldset import EMPTY, Paths
-from reconciler.lab.kubernetes.kinds import route, workload
+from reconciler.lab.kubernetes.kinds import pod, route
 from reconciler.lab.kubernetes.kinds.service import Allocator
 from reconciler.lab.kubernetes.managed import FieldTracker, Writer, read, write
 from reconciler.lab.kubernetes.resources import Resource
@@ -133,6 +133,10 @@ class Writes:
         behaviour = resource.behaviour
         meta = value["metadata"]
         self._admit_namespace(resource, value)
+        if resource.place == "/pods":
+            pod.pod_admission(value)
+            if self.openshift:
+                self._constrain(value, user)
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + self.suffix()
         meta["uid"] = self.new_uid()
@@ -141,8 +145,6 @@ class Writes:
             meta.pop(key, None)
         if behaviour.generation:
             meta["generation"] = 1
-        if resource.kind == "Pod" and not resource.group:
-            workload.pod_admission(value)
         if self.openshift and _is_route(resource):
             route.admit(value, self.ingress_domain)
         if resource.custom and resource.subresource("status"):
@@ -159,6 +161,29 @@ class Writes:
             raise already_exists(resource.plural, resource.group, name, "deletionTimestamp" in old["metadata"])
         self._allocate(resource, value, dry_run)
         return ordered(value) if dry_run else self.store.put(resource.place, value)
+
+    def _constrain(self, value: Object, user: str) -> None:
+        """OpenShift's admission of a Pod: its ServiceAccount, then its security context constraint."""
+        namespace = value["metadata"]["namespace"]
+        spec = value["spec"]
+        name = spec.get("serviceAccountName") or "default"
+        spec["serviceAccountName"] = spec["serviceAccount"] = name
+        account = self.store.get("/serviceaccounts", namespace, name)
+        if account is None:
+            shown = value["metadata"].get("name") or value["metadata"].get("generateName", "")
+            why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
+            raise forbidden("pods", "", shown, why)
+        security_constraints.service_account(value, account, self.suffix)
+
+        def may_use(constraint: str) -> str:
+            deed = Deed("use", "security.openshift.io", "securitycontextconstraints", namespace, constraint)
+            is_open = any(one.open for one in security_constraints.CONSTRAINTS if one.name == constraint)
+            if is_open or (user != SYSTEM and self.may(user, deed)):
+                return "user"
+            return "serviceaccount" if self.may(f"system:serviceaccount:{namespace}:{name}", deed) else ""
+
+        found = self.store.get("/namespaces", "", namespace) or {"metadata": {}}
+        security_constraints.admit(value, found["metadata"].get("annotations") or {}, may_use)
 
     def _refuse(self, resource: Resource, name: str, problems: list[Problem]) -> None:
         if problems:
@@ -185,9 +210,7 @@ class Writes:
             return
         own = (value["metadata"].get("namespace"), value["metadata"]["name"])
         others = [
-            one
-            for one in self.store.list("/services")
-            if (one["metadata"]["namespace"], one["metadata"]["name"]) != own
+            one for one in self.store.all("/services") if (one["metadata"]["namespace"], one["metadata"]["name"]) != own
         ]
         self._refuse(resource, own[1], self.allocator.fill(value, others, dry_run))
 
@@ -225,9 +248,9 @@ class Writes:
             return
         name = value["metadata"]["name"]
         groups: dict[str, list[str]] = {}
-        for pod in self.store.list("/pods", name):
-            if found := pod_security.violations(level, pod["spec"]):
-                groups.setdefault(", ".join(what for what, _ in found), []).append(pod["metadata"]["name"])
+        for one in self.store.all("/pods", name):
+            if found := pod_security.violations(level, one["spec"]):
+                groups.setdefault(", ".join(what for what, _ in found), []).append(one["metadata"]["name"])
         if groups:
             self.warn(
                 f'existing pods in namespace "{name}" violate the new PodSecurity enforce level "{level}:{version}"'

@@ -32,6 +32,8 @@ and have
   before or after the effect (a time-out says nothing about the effect); `fail_task(type, text, id)` for the next
   matching task.
 
+To rehearse on what there is: `pve.seed` and `pbs.seed` make a state from what a real cluster or server answered.
+
 `PveSimulator` has besides: `stop_node(name)`, `start_node(name)` (its port refuses connections, the others answer 595
 for it, and it no longer votes), `quorate` (None: by votes; True or False: forced), `fail_replication(id, text, times)`,
 `move_guest(vmid, node)` (as HA does: no job is turned round until the scheduler notices), `backup_servers` (by

@@ -28,7 +28,10 @@ class Request:
 
 
 class Simulator:
-    """Endpoints on loopback in front of a state. One request at a time."""
+    """Endpoints on loopback in front of a state. One request at a time.
+
+    `requests`: what was asked.
+    """
 
     def __init__(self, clock: Callable[[], float] | None, pace: Pace | None) -> None:
         self.clock = clock or time.time
@@ -44,6 +47,11 @@ class Simulator:
     def world(self) -> Tasks:
         """What is behind the API."""
         raise NotImplementedError
+
+    @property
+    def crashes(self) -> list[BaseException]:
+        """Exceptions of the simulator itself, which should never happen; answer or task said so."""
+        return self.world.crashes
 
     @property
     def state(self) -> State:
@@ -74,7 +82,12 @@ class Simulator:
                 with self._lock:
                     self._last = (path, {})
                     self._advance()
-                    found = self._answer(name, asked)
+                    try:
+                        found = self._answer(name, asked)
+                    except Exception as error:
+                        self.world.crashes.append(error)
+                        text = f"the simulator is at fault: {type(error).__name__}: {error}"
+                        found = Answer(500, text.encode(), "text/plain", text)
                     self.requests.append(Request(name, asked.verb, self._last[0], self._last[1], found.status))
             return found
 

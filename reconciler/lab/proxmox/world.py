@@ -31,6 +31,7 @@ class Tasks:
         self.clock = clock
         self.pace = pace
         self.failing_tasks: list[dict[str, Any]] = []
+        self.crashes: list[BaseException] = []
 
     def now(self) -> int:
         """Seconds since the epoch."""
@@ -96,6 +97,9 @@ class Tasks:
                 self.effects[task["then"]](self, task)
         except TaskFailed as error:
             self.give_up(task, str(error))
+        except Exception as error:
+            self.crashes.append(error)
+            self.give_up(task, f"the simulator is at fault: {type(error).__name__}: {error}")
         else:
             task["exitstatus"] = "OK"
             task["log"].append("TASK OK")

@@ -62,11 +62,13 @@ def places(
         if document.kind == "SnapshotPolicy" and name in (None, document.name):
             spec: SnapshotPolicySpec = document.spec
             written = json.dumps(policy(document.name, spec), sort_keys=True)
-            for one in catalog.hosts(spec.hosts):
+            for one in catalog.hosts(spec.hosts) if spec.hosts is not None else ():
                 found += [Place(document.name, one, path, written) for path in spec.subvolumes]
     if name is not None and catalog.get(f"SnapshotPolicy/{name}") is None:
         known = sorted(d.name for d in catalog if d.kind == "SnapshotPolicy")
         raise PlanError(f"There is no SnapshotPolicy/{name}. There are: {', '.join(known) or 'none'}.")
+    if name is not None and catalog.get(f"SnapshotPolicy/{name}").spec.synology is not None:  # type: ignore[union-attr]
+        raise PlanError(f"SnapshotPolicy/{name} is about a Synology. Restore in DSM: Snapshot Replication, Recovery.")
     chosen = [p for p in found if host in (None, p.host) and subvolume in (None, p.subvolume)]
     if found and not chosen:
         raise PlanError(f"Nothing matches. There are: {', '.join(map(str, found))}.")

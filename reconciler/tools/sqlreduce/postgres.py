@@ -6,12 +6,11 @@ import contextlib
 import select
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql as compose
 
 from reconciler.tools.sqlreduce.oracle import (
     Failure,
@@ -26,6 +25,9 @@ from reconciler.tools.sqlreduce.outline import outline
 from reconciler.tools.sqlreduce.safety import explainable
 from reconciler.tools.sqlreduce.session import DEALLOCATE, PATIENCE, Job, Lost, Opening, Result, Session, nothing
 from reconciler.tools.sqlreduce.tree import every, parsed
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 BATCH = 4  # candidates that travel together to a server that is far
 READ_ONLY = "25006"  # SQLSTATE: a write in a read-only transaction
@@ -75,7 +77,7 @@ class PostgresOracle:
         self.meanwhile: Callable[[], bool] = nothing
         # When the server crashes, all connections end: an idle one tells a crash from a connection that broke.
         self.witness = Session(dsn, timeout) if self.match.kind == "crash" else None
-        self.pool = ThreadPoolExecutor(self.jobs)
+        self.pool: ThreadPoolExecutor | None = None
         self.opening: Opening | None = None  # of the connection for the last check
 
     def __enter__(self) -> PostgresOracle:
@@ -88,7 +90,8 @@ class PostgresOracle:
 
     def close(self) -> None:
         """Ends the connections."""
-        self.pool.shutdown()
+        if self.pool:
+            self.pool.shutdown()
         if self.opening:
             self.opening.close()
         for session in (*self.sessions, *filter(None, [self.witness])):
@@ -124,8 +127,8 @@ class PostgresOracle:
         problem = self.match.accepts(self.target)
         if problem:
             raise WrongTarget(problem)
-        if len(job.statements) == 1 and not job.plain:
-            session.stage = result.stage
+        if len(job.statements) == 1 and not job.plain and self.match.kind != "timeout":
+            session.stage = result.stage  # where a timeout strikes is chance
         session.exploring = False
         if any(statement.kind in ("PrepareStmt", "DoStmt", "CallStmt") for statement in outline(query).statements):
             session.clean = (*session.clean, DEALLOCATE)
@@ -151,6 +154,8 @@ class PostgresOracle:
         Raises:
             Refused: a sequence that the query may advance belongs to others
         """
+        from psycopg import sql as compose
+
         words = {word.lower() for word in _words(query)}
         with contextlib.closing(psycopg.connect(self.dsn, autocommit=True)) as connection:
             rows = connection.execute(_SEQUENCES).fetchall()
@@ -180,6 +185,10 @@ class PostgresOracle:
         if self.opening:
             self.opening.advance()
         if self.jobs > 1 and len(jobs) > 1:
+            if self.pool is None:
+                from concurrent.futures import ThreadPoolExecutor  # which a run with one job need not load
+
+                self.pool = ThreadPoolExecutor(self.jobs)
             share = -(-len(jobs) // self.jobs)
             parts = [jobs[at : at + share] for at in range(0, len(jobs), share)]
             for part in self.pool.map(self._many, self.sessions[: len(parts)], parts):

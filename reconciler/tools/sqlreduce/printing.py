@@ -18,7 +18,7 @@ Around: TypeAlias = tuple[ExprContext, bool, bool]  # what around a node decides
 Key: TypeAlias = tuple[int, ExprContext, bool, bool]  # the same with the node's id
 Printed: TypeAlias = dict[int, dict[Around, str]]
 
-_NO_INDENT: AbstractContextManager[None] = nullcontext()
+_NOTHING: AbstractContextManager[None] = nullcontext()
 DEEPEST_PRINT = 40  # nested nodes that are printed in one go, see Printer
 
 _AROUND_CASTS = frozenset(
@@ -65,7 +65,11 @@ class Printer(RawStream):
 
     def push_indent(self, amount: int = 0, relative: bool = True) -> AbstractContextManager[None]:
         """Indent what comes; part of pglast's protocol. There are no lines here."""
-        return _NO_INDENT
+        return _NOTHING
+
+    def expression(self, need_parens: bool) -> AbstractContextManager[None]:
+        """Put parentheses around what comes, if they are needed; part of pglast's protocol."""
+        return super().expression(need_parens) if need_parens else _NOTHING
 
     def write(self, s: str) -> int:
         """Write a piece of text; part of pglast's protocol. Older servers do not know the long form of MERGE."""

@@ -29,11 +29,12 @@ from reconciler.tools.sqlreduce.printing import Known, Unprintable, to_sql
 from reconciler.tools.sqlreduce.rewrites import find_rewrites
 from reconciler.tools.sqlreduce.scope import lead, required_text
 from reconciler.tools.sqlreduce.tokens import shorter_texts
-from reconciler.tools.sqlreduce.tree import Place, measure, walk
+from reconciler.tools.sqlreduce.tree import Measure, Place, measure, walk
 
 SMALL = 32  # nodes up to which the clauses are tried in reading order, which people can follow
 NEEDED, POINTED = 4.0, 1.5  # nodes that are needed, as a first guess; the same if the server names a place
 LEAST, MOST = 0.001, 0.98
+DEAR = 50.0  # failures for the price of a success, where that crashes the server or lasts until the timeout
 AHEAD = 2  # candidates that are made while a server computes
 BROKEN = 0.2  # an edit that gives another error says less about what it took than one that gives none
 TINY = 0.05  # the gain of an edit that takes no node: it waits until the big ones are through
@@ -87,7 +88,6 @@ class Search:
     Attributes:
         oracle: says what still fails.
         sql: the smallest query so far.
-        size: its size.
         on_trial: called for each query that was run.
         allowed: whether a query may be run.
     """
@@ -104,17 +104,19 @@ class Search:
         self.root = Root(parse_sql(self.sql))
         self.places = walk(self.root.script)
         self.known: Known | None = None
-        self.size = measure(self.sql)
+        self.measured: Measure | None = measure(self.sql)
         self.input_names = identifiers(self.sql) | _ALWAYS | ({"None"} if "None" in self.sql else set())
         with contextlib.suppress(Unprintable, PglastError):
             known = Known(self.root.script, self.places)
             size = measure(known.text)  # may be longer than what the user wrote
-            self.size = max(self.size, size, key=lambda size: size.cost)
+            self.measured = max(self.size, size, key=lambda size: size.cost)
             self.input_names |= identifiers(known.text)
             self.known = known
         self.input_names |= {p.node.sval or "" for p in self.places if isinstance(p.node, ast.String)}
         self.words = self.input_names | KEYWORDS
-        self.in_order = self.size.nodes <= SMALL
+        self.price = 1.0 if self.target.kind == "error" else DEAR
+        self.nodes = self.size.nodes
+        self.in_order = self.nodes <= SMALL
         self.rates: dict[str, list[float]] = {kind: [2.0 * rate, 2.0] for kind, rate in TRUST.items()}
         self.failed: set[tuple[Any, ...]] = set()
         self.settled: set[tuple[Any, ...]] = set()  # edits that need no second look at the query as it is now
@@ -182,8 +184,15 @@ class Search:
                 self.note(trial)
                 if trial.matched:
                     self.counts.accepted += 1
-                    self.sql, self.size, shorter = text, measure(text), True
+                    self.sql, self.measured, shorter = text, measure(text), True
                     break
+
+    @property
+    def size(self) -> Measure:
+        """The size of the smallest query so far, measured when it is asked for."""
+        if self.measured is None:
+            self.measured = measure(self.sql)
+        return self.measured
 
     def _edits(self) -> list[Edit]:
         return [*find_edits(self.root, self.places), *find_rewrites(self.root, self.places)]
@@ -202,7 +211,7 @@ class Search:
         self.harmless.clear()
         self.settled.clear()
         self.ahead.clear()
-        self.sql, self.size = won.sql, measure(won.sql)
+        self.sql, self.nodes, self.measured = won.sql, outline(won.sql).nodes, None
         self.past.append(self.places)
         self.places = walk(self.root.script, self.places)
         by_node = {id(place.node): place for place in self.places}
@@ -333,9 +342,9 @@ class Search:
         except PglastError:
             return None
         rewrite = edit.kind in REWRITES
-        if known.nodes > self.size.nodes and not rewrite:
+        if known.nodes > self.nodes and not rewrite:
             return None
-        if (rewrite or known.nodes == self.size.nodes) and not measure(sql).improves(self.size, rewrite):
+        if (rewrite or known.nodes == self.nodes) and not measure(sql).improves(self.size, rewrite):
             return None
         if not self.allowed(known) or (self.resolved and known.dangling()):
             return None
@@ -422,7 +431,7 @@ class Queue:
             heappush(self.heap, (reading_order(edit) if self.search.in_order else -self._gain(edit), at))
 
     def _gain(self, edit: Edit) -> float:
-        """How many nodes an edit can be expected to take away."""
+        """How many nodes an edit can be expected to take away, by what it can be expected to cost."""
         sums = self.sums
         weight, nodes = 0.0, -edit.added
         for place in edit.gone:
@@ -432,7 +441,8 @@ class Queue:
             weight -= sums[place.end] - sums[place.order]
             nodes -= place.end - place.order
         won, tried = self.search.rates[edit.kind]
-        gain = max(nodes, TINY) * math.exp(-weight * STAKE.get(edit.kind, 1.0)) * (won / tried) * edit.odds
+        odds = math.exp(-weight * STAKE.get(edit.kind, 1.0)) * (won / tried) * edit.odds
+        gain = max(nodes, TINY) * odds / (1 + (self.search.price - 1) * min(odds, 1.0))
         return gain * TINY if edit.kind == "name" else gain
 
 

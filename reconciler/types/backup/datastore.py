@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from reconciler.fields import AbsolutePath, Line
-from reconciler.model import IDENTITY, Change, Probe, Request, ResourceType, Risk, Spec, Step
+from reconciler.model import CONTROL, IDENTITY, Change, Probe, Request, ResourceType, Risk, Spec, Step
 from reconciler.types.api import FLAG, Api, Entries
 from reconciler.types.proxmox.names import JobName, Schedule
 
@@ -21,7 +21,7 @@ class Datastore(Spec):
     verify_new: Annotated[bool | None, Api(codec=FLAG, default=False)] = None
     notify_user: Annotated[str | None, Api(default="")] = None
     tuning: Annotated[str | None, Api(default="")] = None
-    reuse: Annotated[bool | None, Api("reuse-datastore", FLAG, hidden=True)] = None
+    reuse: Annotated[bool | None, Api("reuse-datastore", FLAG, hidden=True), CONTROL] = None
 
 
 ENTRIES = Entries(

@@ -21,12 +21,12 @@ class PruneJob(Spec):
     schedule: Annotated[Schedule | None, Api()] = None
     namespace: Annotated[Line | None, Api("ns", default="")] = None
     max_depth: Annotated[int | None, Api(codec=NUMBER), Field(ge=0, le=7)] = None
-    keep_last: Annotated[int | None, Api(codec=NUMBER, default=0), Field(ge=0)] = None
-    keep_hourly: Annotated[int | None, Api(codec=NUMBER, default=0), Field(ge=0)] = None
-    keep_daily: Annotated[int | None, Api(codec=NUMBER, default=0), Field(ge=0)] = None
-    keep_weekly: Annotated[int | None, Api(codec=NUMBER, default=0), Field(ge=0)] = None
-    keep_monthly: Annotated[int | None, Api(codec=NUMBER, default=0), Field(ge=0)] = None
-    keep_yearly: Annotated[int | None, Api(codec=NUMBER, default=0), Field(ge=0)] = None
+    keep_last: Annotated[int | None, Api(codec=NUMBER, default=0, unset=True), Field(ge=0)] = None
+    keep_hourly: Annotated[int | None, Api(codec=NUMBER, default=0, unset=True), Field(ge=0)] = None
+    keep_daily: Annotated[int | None, Api(codec=NUMBER, default=0, unset=True), Field(ge=0)] = None
+    keep_weekly: Annotated[int | None, Api(codec=NUMBER, default=0, unset=True), Field(ge=0)] = None
+    keep_monthly: Annotated[int | None, Api(codec=NUMBER, default=0, unset=True), Field(ge=0)] = None
+    keep_yearly: Annotated[int | None, Api(codec=NUMBER, default=0, unset=True), Field(ge=0)] = None
     enabled: Annotated[bool | None, Api("disable", NOT, default=True)] = None
     comment: Annotated[Line | None, Api(default="")] = None
 

@@ -11,6 +11,7 @@ from collections import Counter
 from reconciler.lab.kubernetes.controllers import Cluster
 from reconciler.lab.kubernetes.resources import Resource
 from reconciler.lab.kubernetes.schema import Object
+from reconciler.lab.kubernetes.security_constraints import GROUPS, LEVEL, RANGE
 from reconciler.lab.kubernetes.writes import DeleteOptions
 
 MANAGER = "kube-controller-manager"
@@ -22,7 +23,7 @@ def _objects(cluster: Cluster) -> list[tuple[Resource, Object]]:
         (resource, value)
         for resource in cluster.api.resources()
         if resource.stored
-        for value in cluster.store.list(resource.place)
+        for value in cluster.store.all(resource.place)
     ]
 
 
@@ -90,7 +91,7 @@ _ROOT_CA_TEXT = (
 def furnish(cluster: Cluster) -> float | None:
     """Gives every namespace its ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`."""
     accounts, maps = cluster.resource("", "serviceaccounts"), cluster.resource("", "configmaps")
-    for namespace in cluster.store.list("/namespaces"):
+    for namespace in cluster.store.all("/namespaces"):
         if "deletionTimestamp" in namespace["metadata"]:
             continue
         name = namespace["metadata"]["name"]
@@ -107,7 +108,7 @@ def furnish(cluster: Cluster) -> float | None:
 
 def empty_namespaces(cluster: Cluster) -> float | None:
     """Empties namespaces that are being deleted, and lets them go."""
-    for namespace in cluster.store.list("/namespaces"):
+    for namespace in cluster.store.all("/namespaces"):
         if "deletionTimestamp" in namespace["metadata"]:
             _empty(cluster, namespace)
     return None
@@ -118,14 +119,14 @@ def _empty(cluster: Cluster, namespace: Object) -> None:
     for resource in cluster.api.resources():
         if not resource.namespaced or not resource.stored:
             continue
-        for value in cluster.store.list(resource.place, name):
+        for value in cluster.store.all(resource.place, name):
             if "deletionTimestamp" not in value["metadata"]:
                 _delete(cluster, resource, value, "Background")
     left = [
         (resource, value)
         for resource in cluster.api.resources()
         if resource.namespaced and resource.stored
-        for value in cluster.store.list(resource.place, name)
+        for value in cluster.store.all(resource.place, name)
     ]
     spaces = cluster.resource("", "namespaces")
     new = copy.deepcopy(namespace)
@@ -177,3 +178,22 @@ def _conditions(cluster: Cluster, namespace: Object, left: list[tuple[Resource, 
             }
         )
     return found
+
+
+RANGE_START, RANGE_SIZE = 1_000_650_000, 10_000
+
+
+def allot(cluster: Cluster) -> float | None:
+    """Gives every namespace of an OpenShift cluster its ranges of user and group ids, and its SELinux level."""
+    spaces = cluster.resource("", "namespaces")
+    for old in cluster.store.all(spaces.place):
+        annotations = old["metadata"].get("annotations") or {}
+        if RANGE in annotations or "deletionTimestamp" in old["metadata"]:
+            continue
+        number = cluster.memory["ranges"] = cluster.memory.get("ranges", -1) + 1
+        block = f"{RANGE_START + number * RANGE_SIZE}/{RANGE_SIZE}"
+        given = {RANGE: block, GROUPS: block, LEVEL: f"s0:c{26 + number // 25},c{number % 25 * 5}"}
+        new = copy.deepcopy(old)
+        new["metadata"]["annotations"] = {**annotations, **given}
+        cluster.writes.controller_update(spaces, old, new, "cluster-policy-controller")
+    return None

@@ -83,9 +83,10 @@ def _update(new: Object, old: Object) -> None:
             if spec.get(key) == before.get(key):
                 spec.pop(key, None)
     _node_port_update(spec, before)
-    if spec.get("type") not in ("NodePort", "LoadBalancer") and before.get("type") in ("NodePort", "LoadBalancer"):
-        if spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy"):
-            spec.pop("externalTrafficPolicy", None)
+    kinds = ("NodePort", "LoadBalancer")
+    kept = spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy")
+    if kept and spec.get("type") not in kinds and before.get("type") in kinds:
+        spec.pop("externalTrafficPolicy", None)
     if spec.get("type") != "LoadBalancer" and before.get("type") == "LoadBalancer":
         spec.pop("allocateLoadBalancerNodePorts", None)
     _families(spec)
@@ -173,9 +174,9 @@ def _is_address(text: str) -> bool:
 def _validate_update(new: Object, old: Object) -> list[Problem]:
     found: list[Problem] = []
     before, after = old["spec"].get("clusterIPs") or [], new["spec"].get("clusterIPs") or []
-    if old["spec"].get("type") != "ExternalName" and new["spec"].get("type") != "ExternalName":
-        if before and after and before[0] != after[0]:
-            found.append(invalid("spec.clusterIPs[0]", after, "may not change once set"))
+    addressed = "ExternalName" not in (old["spec"].get("type"), new["spec"].get("type"))
+    if addressed and before and after and before[0] != after[0]:
+        found.append(invalid("spec.clusterIPs[0]", after, "may not change once set"))
     return [*found, *_validate(new)]
 
 

@@ -112,8 +112,8 @@ class PbsSimulator(Simulator):
         method, in_path = found
         given = _given(asked)
         self._log(asked.verb, "/" + "/".join(parts), given)
+        self.rights.check(method.who, caller, in_path)
         values = parameters(method, given, in_path)
-        self.rights.check(method.who, caller, values)
         if in_path.get("node", self.state["name"]) not in (self.state["name"], "localhost"):
             raise Refused(f"no such node '{in_path['node']}'")
         function = ROUTES.get((method.verb, method.path))

@@ -211,6 +211,7 @@ def _made_template(world: World, task: State) -> None:
             continue
         name, volume = volumes.parse(drive["file"])
         shelf = volumes.shelf(world, task["node"], volumes.storage(world, name))
+        volumes.find(world, task["node"], drive["file"])
         renamed = re.sub(r"(^|/)vm-", r"\1base-", volume)
         shelf[renamed] = shelf.pop(volume)
         guest["config"][slot] = devices.print_drive({**drive, "file": f"{name}:{renamed}"})
@@ -331,6 +332,7 @@ def _copy(world: World, node: str, target: str, volids: list[str], log: Log) -> 
         entry = volumes.storage(world, name)
         if not volumes.on_node(entry, target):
             raise TaskFailed(f"storage '{name}' is not available on node '{target}'")
+        volumes.find(world, node, volid)
         about = volumes.shelf(world, node, entry).pop(volume)
         volumes.shelf(world, target, entry)[volume] = about
         if entry["type"] in volumes.FOLDERS:

@@ -145,7 +145,7 @@ def _copy(world: World, job: State, volid: str) -> None:
     if not volumes.on_node(entry, job["target"]) or entry["pool"] not in there["datasets"]:
         text = f"cannot open '{entry['pool']}': dataset does not exist"
         raise TaskFailed(f"command 'zfs recv' failed on '{job['target']}': {text}")
-    copy: dict[str, Any] = dict(volumes.shelf(world, job["source"], entry)[volume])
+    copy: dict[str, Any] = dict(volumes.find(world, job["source"], volid))
     volumes.shelf(world, job["target"], entry)[volume] = copy
 
 

@@ -78,6 +78,9 @@ def cluster_from(given: Mapping[str, Any] | None) -> State:
     for user in state["users"].values():
         user.setdefault("enable", 1)
         user.setdefault("expire", 0)
+        for token in user.get("tokens", {}).values():
+            token.setdefault("privsep", 1)
+            token.setdefault("expire", 0)
         seal(user)
     for number, (name, entry) in enumerate(list(state["nodes"].items()), 1):
         state["nodes"][name] = {**node(number), **entry}
@@ -89,7 +92,5 @@ def seal(user: State) -> None:
     if "password" in user:
         user["sealed"] = sealed(user.pop("password"))
     for token in user.get("tokens", {}).values():
-        token.setdefault("privsep", 1)
-        token.setdefault("expire", 0)
         if "secret" in token:
             token["sealed"] = sealed(token.pop("secret"))

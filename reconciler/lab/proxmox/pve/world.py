@@ -84,8 +84,8 @@ class World(Tasks):
         return nodes
 
     def online(self, node: str) -> bool:
-        """The node is up."""
-        return bool(self.nodes()[node]["online"])
+        """The node is up. One that does not exist is not."""
+        return bool(self.nodes().get(node, {}).get("online"))
 
     def quorate(self) -> bool:
         """More than half of the nodes are up, unless it is forced."""
