@@ -10,7 +10,7 @@ from pydantic import Field
 
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
-from reconciler.fields import AbsolutePath, Line, Ref
+from reconciler.fields import AbsolutePath, Line, Ref, Word
 from reconciler.kinds.datastore import Pool
 from reconciler.kinds.datastore import resources as datastore
 from reconciler.kinds.prune_job import numbers
@@ -54,9 +54,7 @@ class BackupStorageSpec(Spec):
     cluster: Annotated[str, Ref("ProxmoxCluster")] = Field(description="The ProxmoxCluster whose guests are backed up.")
     server: Annotated[str, Ref("BackupServer")] = Field(description="The BackupServer that takes the backups.")
     storage: StorageId | None = Field(None, description="Id of the storage; the document's name by default.")
-    address: Annotated[str | None, Field(description="How nodes reach the server; its first endpoint by default.")] = (
-        None
-    )
+    address: Word | None = Field(None, description="How nodes reach the server; by its first endpoint by default.")
     datastore: JobName = Field(description="Name of the datastore on the server.")
     path: AbsolutePath | None = Field(None, description="Its folder; /mnt/datastore/NAME by default.")
     zfs: Pool | None = Field(None, description="Make a ZFS pool of this name for it first.")

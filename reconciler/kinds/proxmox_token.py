@@ -17,7 +17,14 @@ from reconciler.types.backup.token import TYPE as pbs_token
 from reconciler.types.proxmox.names import TokenName, UserId
 from reconciler.types.proxmox.token import TYPE as pve_token
 
-SecretName = Annotated[str, Rule(r"[^:\s]+/[^:\s]+", "a name of the secret store, such as proxmox/ci", 200)]
+SecretName = Annotated[
+    str,
+    Rule(
+        r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+",
+        "a name of the secret store, such as proxmox/ci",
+        200,
+    ),
+]
 
 
 class ProxmoxTokenSpec(Place):

@@ -348,9 +348,10 @@ def test_from_the_store_to_a_real_host(subject_host: Subject, tmp_path: Path, mo
             # Another value: the plan says so by its digest alone, and a step that fails shows nothing, either.
             reconciler("secrets", "set", "canary/token", "--force", stdin=b"another-canary-7Qx")
             reconciler("plan", "--output", "json", status=2)
-            subject_host.sh("chattr +i /etc/canary-token")
+            # Nothing can be renamed to a mount point.
+            subject_host.sh("mount --bind /etc/canary-token /etc/canary-token")
             reconciler("apply", "--yes", status=1)
-            subject_host.sh("chattr -i /etc/canary-token")
+            subject_host.sh("umount /etc/canary-token")
             reconciler("apply", "--yes")
             subject_host.sh("grep -qx another-canary-7Qx /etc/canary-token")
             # Without an identity, and with a file that was tampered with.
@@ -362,7 +363,7 @@ def test_from_the_store_to_a_real_host(subject_host: Subject, tmp_path: Path, mo
             reconciler("plan", status=2)
         finally:
             subject_host.sh(
-                "chattr -i /etc/canary-token || :; rm -f /etc/canary-token /etc/canary-lines; userdel canary || :"
+                "umount /etc/canary-token || :; rm -f /etc/canary-token /etc/canary-lines; userdel canary || :"
             )
     assert any(b"(secret" in text for text in shown.values() if isinstance(text, bytes))
     kept = {str(p): p.read_bytes() for p in root.parent.rglob("*") if p.is_file()}

@@ -454,6 +454,25 @@ class TestSettings:
             settings.parse({**self.GOOD, "ksm": {**self.GOOD["ksm"], **change}})
         assert message in str(error.value)
 
+    @given(
+        st.dictionaries(
+            st.sampled_from([*GOOD, "user", "signatures", "signedClients", "allowFrom", "requests", "x"]),
+            st.recursive(
+                st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+                lambda inner: (
+                    st.lists(inner, max_size=3)
+                    | st.dictionaries(st.sampled_from(["keys", "aeads", "handles", "listen"]), inner, max_size=4)
+                ),
+                max_leaves=6,
+            ),
+        )
+    )
+    def test_anything_is_read_or_refused(self, raw: dict[str, Any]) -> None:
+        try:
+            settings.parse({**self.GOOD, **raw})
+        except SettingsError:
+            return
+
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="cannot be read"):
             settings.load(tmp_path / "x")

@@ -78,7 +78,7 @@ def ask_everything(
     simulator: Simulator, tables: Tables, headers: dict[str, str], nodes: list[str], seed: int
 ) -> list[int]:
     """Every method several times, with parameters by chance; the statuses."""
-    dice = random.Random(seed)  # noqa: S311 - the same dice every time
+    dice = random.Random(seed)
     found = []
     calls = [call for call in tables.all() for _ in range(TURNS)]
     dice.shuffle(calls)
@@ -91,7 +91,7 @@ def ask_everything(
             filled = filled.replace(f"{{{name}}}", urllib.parse.quote(value(name, parameter, dice) or "x", safe=""))
         required = [name for name, one in method.parameters.items() if not one.optional and name not in in_path]
         others = [name for name, one in method.parameters.items() if one.optional and name not in in_path]
-        names = required + dice.sample(others, min(len(others), dice.randrange(60)))
+        names = required + dice.sample(others, min(len(others), dice.randrange(3)))
         given = {name: value(name, method.parameters[name], dice) for name in names if dice.random() > 0.03}
         text = urllib.parse.urlencode(given)
         asked = Asked(verb, f"/api2/json{filled}", text, headers, b"")
@@ -103,7 +103,7 @@ def ask_everything(
     return found
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_cluster_never_crashes(seed: int) -> None:
     """Thousands of requests, many of which have an effect."""
     clock = ManualClock()
@@ -120,7 +120,7 @@ def test_a_cluster_never_crashes(seed: int) -> None:
         pve.snapshot()
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_backup_server_never_crashes(seed: int) -> None:
     """Hundreds of requests, many of which have an effect."""
     clock = ManualClock()
@@ -137,7 +137,7 @@ def test_a_backup_server_never_crashes(seed: int) -> None:
         pbs.snapshot()
 
 
-def test_a_fault_of_the_simulator_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_simulator_is_told() -> None:
     """It is a 500 that says so, and is kept for the test to find."""
     with PveSimulator() as pve:
         api = root_of_cluster(pve.url)

@@ -1,7 +1,8 @@
-"""What the search keeps from one tree to the next, and what it reads off the text, against the same made from scratch."""
+"""What the search keeps from tree to tree, and what it reads off the text, against the same made from scratch."""
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from pglast import ast
 from pglast.parser import ParseError, parse_sql
 
 from reconciler.tools.sqlreduce import Failure, Trial
-from reconciler.tools.sqlreduce.edits import Edit, Root, find_edits
+from reconciler.tools.sqlreduce.edits import Edit, find_edits
 from reconciler.tools.sqlreduce.outline import identifiers, invents, outline
 from reconciler.tools.sqlreduce.printing import to_sql
 from reconciler.tools.sqlreduce.rewrites import find_rewrites
@@ -21,7 +22,7 @@ from tests.sqlreduce.conftest import CASES
 from tests.sqlreduce.server import FIXTURES
 
 QUERIES = {case["file"].removeprefix("queries/"): (FIXTURES / case["file"]).read_text() for case in CASES}
-STEPS = 25
+STEPS = 8
 
 TRICKY = [
     "SELECT '{'",
@@ -46,7 +47,8 @@ TRICKY = [
 def dangling(script: Any) -> bool:
     """Whether a column names a table that the tree does not have, in so many words."""
     nodes = list(every(script))
-    columns = [n.fields for n in nodes if isinstance(n, ast.ColumnRef) and isinstance(n.fields[0], ast.String)]
+    named = [n.fields for n in nodes if isinstance(n, ast.ColumnRef) and n.fields]
+    columns = [fields for fields in named if isinstance(fields[0], ast.String)]
     tables: set[str | None] = {"excluded", "new", "old"}
     for node in nodes:
         for name in ("relname", "ctename", "aliasname", "name", "defname"):
@@ -131,9 +133,7 @@ class Checked(Search):
         assert [(p.node, p.field, p.index, p.order, p.end) for p in self.places] == [
             (p.node, p.field, p.index, p.order, p.end) for p in fresh
         ]
-        assert content(self._edits()) == content(
-            [*find_edits(Root(script), fresh), *find_rewrites(Root(script), fresh)]
-        )
+        assert content(self._edits()) == content([*find_edits(self.root, fresh), *find_rewrites(self.root, fresh)])
         assert self.known is not None
         text = self.known.text
         assert text == to_sql(script)
@@ -147,8 +147,6 @@ class Checked(Search):
 def test_what_is_kept_from_tree_to_tree_stays_true(name: str) -> None:
     """Places, edits and texts of the parts that an accepted edit did not touch are the same as if made anew."""
     search = Checked(Chance(), QUERIES[name], Failure("it fails", "XX000"), lambda _: None, Counts())
-    try:
+    with contextlib.suppress(Enough):
         search.run()
-    except Enough:
-        pass
     assert search.steps or search.counts.executed > 3
