@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
-from reconciler.fields import Line, Rule
+from reconciler.fields import Line
 from reconciler.kinds.proxmox_user import Place, one_place
 from reconciler.model import Discovery, Document, Get, Kind, Resource, Target, declared
 from reconciler.types.api import answer, document_name, observe
 from reconciler.types.backup.token import TYPE as pbs_token
 from reconciler.types.proxmox.names import TokenName, UserId
 from reconciler.types.proxmox.token import TYPE as pve_token
-
-SecretName = Annotated[
-    str,
-    Rule(
-        r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+",
-        "a name of the secret store, such as proxmox/ci",
-        200,
-    ),
-]
 
 
 class ProxmoxTokenSpec(Place):

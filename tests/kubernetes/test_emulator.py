@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -302,7 +303,7 @@ def test_the_service_ca_renews_in_time() -> None:
 def test_the_emulator_seeds_only_what_it_serves(plain: KubernetesEmulator) -> None:
     with pytest.raises(ValueError, match="serves no Route"):
         plain.apply({"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": {"name": "r"}})
-    with pytest.raises(ValueError, match="ConfigMap/Bad_Name: .*RFC 1123"):
+    with pytest.raises(ValueError, match=r"ConfigMap/Bad_Name: .*RFC 1123"):
         plain.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "Bad_Name"}})
 
 
@@ -320,7 +321,7 @@ def test_stop_ends_open_watches() -> None:
     watcher = threading.Thread(target=follow)
     watcher.start()
     while not any("watch" in path for _, path, _ in emulator.log):
-        pass
+        time.sleep(0.02)
     emulator.stop()
     watcher.join(30)
     assert not watcher.is_alive()

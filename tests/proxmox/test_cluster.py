@@ -243,6 +243,12 @@ def test_a_snapshot_is_the_whole_world(pve: PveSimulator, api: Api, clock: Manua
         assert there.get("/nodes/pve1/qemu") == []
 
 
+def test_restore_needs_the_same_nodes(pve: PveSimulator) -> None:
+    """A state of another cluster is no state of this one."""
+    with pytest.raises(ValueError, match="other nodes"):
+        pve.restore({"nodes": {"elsewhere": node(1)}})
+
+
 def test_restore(pve: PveSimulator, api: Api, clock: ManualClock) -> None:
     """Back to a snapshot, on the same ports; tickets stay good."""
     before = pve.snapshot()
@@ -263,6 +269,20 @@ def test_tickets_end(pve: PveSimulator, api: Api, clock: ManualClock) -> None:
     assert api.send("GET", "/version").status == 200
     clock.advance(200)
     assert api.send("GET", "/version").reason == "Authentication failed!"
+
+
+def test_passwords(pve: PveSimulator, api: Api) -> None:
+    """root changes anybody's, others their own with the old one; tokens may not."""
+    api.put("/access/password", userid="low@pve", password="new-password")
+    low = Api(pve.url).login("PVEAuthCookie", "low@pve", "new-password")
+    assert low.send("PUT", "/access/password", userid="low@pve", password="newer-password").status == 401
+    fields = {"userid": "low@pve", "password": "newer-password", "confirmation-password": "new-password"}
+    assert low.form("PUT", "/access/password", fields).status == 200
+    assert Api(pve.url).send("POST", "/access/ticket", username="low@pve", password="new-password").status == 401
+    reply = low.form("PUT", "/access/password", {**fields, "userid": "root@pam"})
+    assert reply.reason == "Permission check failed (/access/realm/pam, Realm.AllocateUser)"
+    by_token = token(pve, "root@pam!ci", separated=False)
+    assert "need proper ticket" in by_token.form("PUT", "/access/password", fields).reason
 
 
 def token(pve: PveSimulator, name: str, *, separated: bool) -> Api:

@@ -27,9 +27,8 @@ LEFT_OUT = {
     ("PUT", "/access/domains/{realm}"),
     ("DELETE", "/access/domains/{realm}"),
     ("GET", "/access/domains/{realm}"),
-    ("PUT", "/access/password"),
 }
-"""Methods of Proxmox VE that the tables leave out: realms are nobody's kind, passwords are set through the user."""
+"""Methods of Proxmox VE that the tables leave out: realms are nobody's kind."""
 NOT_SIMULATED = {
     ("GET", "/nodes/{node}/storage/{storage}/import-metadata"),
     ("POST", "/nodes/{node}/storage/{storage}/content/{volume}"),
@@ -128,6 +127,7 @@ def test_methods_of_pve() -> None:
         ours = pve_verify.TABLES.method(verb, path)
         assert set(ours.parameters) == set(theirs), (verb, path)
         assert ours.open == bool(about.get("additionalProperties"))
+        assert ours.tokens == bool(about.get("allowtoken", 1))
         for name, one in theirs.items():
             problems += compare(ours.parameters[name], one, f"{verb} {path} {name}")
         problems += rights_differ(ours.who, about["permissions"], f"{verb} {path}")
@@ -147,7 +147,7 @@ def rights_differ(who: str, theirs: dict[str, Any], where: str) -> list[str]:
     return [] if (template, ours) == (check[1], privileges) else [f"{where}: {who}"]
 
 
-_SPECIAL = ("create-user", "read-user", "update-user", "delete-user", "own-token", "modify-acl")
+_SPECIAL = ("create-user", "read-user", "update-user", "delete-user", "own-token", "modify-acl", "password")
 
 
 def test_methods_of_pbs() -> None:

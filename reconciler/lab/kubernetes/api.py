@@ -57,7 +57,7 @@ class ApiServer:
 
     def resources(self) -> list[Resource]:
         """All resources that are served now."""
-        definitions = self.store.all(DEFINITIONS)
+        definitions = self.store.view(DEFINITIONS)
         key = hash(tuple((one["metadata"]["uid"], one["metadata"]["resourceVersion"]) for one in definitions))
         if self._customs[0] != key:
             found = [resource for one in definitions if _established(one) for resource in from_definition(one)]

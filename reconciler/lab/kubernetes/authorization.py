@@ -37,9 +37,9 @@ def allowed(store: Store, user: str, deed: Deed) -> bool:
         _, _, namespace, name = user.split(":", 3)
         subjects |= {("ServiceAccount", f"{namespace}/{name}"), ("Group", "system:serviceaccounts")}
         subjects.add(("Group", f"system:serviceaccounts:{namespace}"))
-    bindings = store.all(f"{RBAC}/clusterrolebindings")
+    bindings = store.view(f"{RBAC}/clusterrolebindings")
     if deed.namespace:
-        bindings += store.all(f"{RBAC}/rolebindings", deed.namespace)
+        bindings += store.view(f"{RBAC}/rolebindings", deed.namespace)
     return any(_covers(rule, deed) for binding in bindings for rule in _rules(store, binding, subjects))
 
 

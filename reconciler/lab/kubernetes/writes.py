@@ -210,7 +210,9 @@ class Writes:
             return
         own = (value["metadata"].get("namespace"), value["metadata"]["name"])
         others = [
-            one for one in self.store.all("/services") if (one["metadata"]["namespace"], one["metadata"]["name"]) != own
+            one
+            for one in self.store.view("/services")
+            if (one["metadata"]["namespace"], one["metadata"]["name"]) != own
         ]
         self._refuse(resource, own[1], self.allocator.fill(value, others, dry_run))
 
@@ -248,7 +250,7 @@ class Writes:
             return
         name = value["metadata"]["name"]
         groups: dict[str, list[str]] = {}
-        for one in self.store.all("/pods", name):
+        for one in self.store.view("/pods", name):
             if found := pod_security.violations(level, one["spec"]):
                 groups.setdefault(", ".join(what for what, _ in found), []).append(one["metadata"]["name"])
         if groups:

@@ -1,7 +1,7 @@
 """The tables of an API: methods, parameters, property strings, in a compact notation.
 
     PARAMETERS       NAME TYPE [@FORMAT] [len=A..B] [range=A..B] [{a|b}] [=DEFAULT] [requires=NAME] [~ REGEX | ~PATTERN]
-    METHODS          METHOD /path/{part} : WHO MAY [; open]
+    METHODS          METHOD /path/{part} : WHO MAY [; open] [no-token]
                          name name? name=DEFINITION +SET
     PROPERTY_STRINGS GROUP [+OTHER GROUP]
                          KEY as a parameter; besides: required, bare, alias=KEY, key=KEY
@@ -47,6 +47,9 @@ class Method:
     path: str
     who: str
     open: bool
+    """Parameters that are not listed are accepted."""
+    tokens: bool
+    """API tokens may call it."""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
@@ -214,7 +217,9 @@ class Tables:
             parameters: dict[str, Parameter] = {}
             for word in words.split():
                 self._add(word, parameters)
-            method = self._methods[verb, path] = Method(verb, path, who, "open" in flags, parameters)
+            method = self._methods[verb, path] = Method(
+                verb, path, who, "open" in flags, "no-token" not in flags, parameters
+            )
         return method
 
     def _add(self, word: str, into: dict[str, Parameter]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from reconciler.fields import Line
 from reconciler.model import CONTROL, IDENTITY, Change, Get, Probe, Request, ResourceType, Secret, Spec, Step
 from reconciler.types.api import FLAG, NUMBER, PERMISSIONS, Api, answer, created, observe, require, updated
-from reconciler.types.proxmox.names import TokenName, UserId
+from reconciler.types.proxmox.names import SecretName, TokenName, UserId
 
 
 class Token(Spec):
@@ -19,7 +19,7 @@ class Token(Spec):
     comment: Annotated[Line | None, Api(default="")] = None
     expire: Annotated[int | None, Api(codec=NUMBER, default=0)] = None
     enabled: Annotated[bool | None, Api("enable", FLAG, default=True)] = None
-    keep_in: Annotated[str | None, CONTROL] = None
+    keep_in: Annotated[SecretName | None, CONTROL] = None
 
     @property
     def path(self) -> str:

@@ -52,6 +52,14 @@ JobName = Annotated[
 BackupId = Annotated[
     str, Rule(r"[A-Za-z][A-Za-z0-9_-]+", "an id of two or more letters, digits, - _; a letter comes first", 50)
 ]
+SecretName = Annotated[
+    str,
+    Rule(
+        r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:/[A-Za-z0-9_][A-Za-z0-9_-]*)+",
+        "a name of the secret store, such as proxmox/ci",
+        200,
+    ),
+]
 Schedule = Annotated[
     str,
     Rule(

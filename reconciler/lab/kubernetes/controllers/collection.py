@@ -23,7 +23,7 @@ def _objects(cluster: Cluster) -> list[tuple[Resource, Object]]:
         (resource, value)
         for resource in cluster.api.resources()
         if resource.stored
-        for value in cluster.store.all(resource.place)
+        for value in cluster.store.view(resource.place)
     ]
 
 
@@ -91,7 +91,7 @@ _ROOT_CA_TEXT = (
 def furnish(cluster: Cluster) -> float | None:
     """Gives every namespace its ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`."""
     accounts, maps = cluster.resource("", "serviceaccounts"), cluster.resource("", "configmaps")
-    for namespace in cluster.store.all("/namespaces"):
+    for namespace in cluster.store.view("/namespaces"):
         if "deletionTimestamp" in namespace["metadata"]:
             continue
         name = namespace["metadata"]["name"]
@@ -108,7 +108,7 @@ def furnish(cluster: Cluster) -> float | None:
 
 def empty_namespaces(cluster: Cluster) -> float | None:
     """Empties namespaces that are being deleted, and lets them go."""
-    for namespace in cluster.store.all("/namespaces"):
+    for namespace in cluster.store.view("/namespaces"):
         if "deletionTimestamp" in namespace["metadata"]:
             _empty(cluster, namespace)
     return None
@@ -119,14 +119,14 @@ def _empty(cluster: Cluster, namespace: Object) -> None:
     for resource in cluster.api.resources():
         if not resource.namespaced or not resource.stored:
             continue
-        for value in cluster.store.all(resource.place, name):
+        for value in cluster.store.view(resource.place, name):
             if "deletionTimestamp" not in value["metadata"]:
                 _delete(cluster, resource, value, "Background")
     left = [
         (resource, value)
         for resource in cluster.api.resources()
         if resource.namespaced and resource.stored
-        for value in cluster.store.all(resource.place, name)
+        for value in cluster.store.view(resource.place, name)
     ]
     spaces = cluster.resource("", "namespaces")
     new = copy.deepcopy(namespace)
@@ -186,7 +186,7 @@ RANGE_START, RANGE_SIZE = 1_000_650_000, 10_000
 def allot(cluster: Cluster) -> float | None:
     """Gives every namespace of an OpenShift cluster its ranges of user and group ids, and its SELinux level."""
     spaces = cluster.resource("", "namespaces")
-    for old in cluster.store.all(spaces.place):
+    for old in cluster.store.view(spaces.place):
         annotations = old["metadata"].get("annotations") or {}
         if RANGE in annotations or "deletionTimestamp" in old["metadata"]:
             continue

@@ -14,7 +14,7 @@ PLACE = ("apiextensions.k8s.io", "customresourcedefinitions")
 def definitions(cluster: Cluster) -> float | None:
     """Gives new definitions their conditions."""
     resource = cluster.resource(*PLACE)
-    for old in cluster.store.all(resource.place):
+    for old in cluster.store.view(resource.place):
         status = old.get("status") or {}
         if "deletionTimestamp" in old["metadata"]:
             _remove(cluster, old)
@@ -51,12 +51,12 @@ def _remove(cluster: Cluster, definition: Object) -> None:
     """Deletes the objects of a definition that is being deleted, then the definition itself."""
     place = f"{definition['spec']['group']}/{definition['spec']['names']['plural']}"
     served = [one for one in cluster.api.resources() if one.place == place]
-    for value in cluster.store.all(place):
+    for value in cluster.store.view(place):
         meta = value["metadata"]
         if served and "deletionTimestamp" not in meta:
             cluster.writes.delete(served[0], meta.get("namespace", ""), meta["name"], DeleteOptions())
     finalizers = definition["metadata"].get("finalizers") or []
-    if not cluster.store.all(place) and DEFINITION_FINALIZER in finalizers:
+    if not cluster.store.view(place) and DEFINITION_FINALIZER in finalizers:
         new = copy.deepcopy(definition)
         new["metadata"]["finalizers"] = [one for one in finalizers if one != DEFINITION_FINALIZER]
         cluster.writes.update(cluster.resource(*PLACE), definition, new, subresource="finalize")

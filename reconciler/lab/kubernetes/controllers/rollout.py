@@ -29,7 +29,7 @@ def _owned(cluster: Cluster, place: str, owner: Object) -> list[Object]:
     uid = owner["metadata"]["uid"]
     return [
         value
-        for value in cluster.store.all(place, owner["metadata"]["namespace"])
+        for value in cluster.store.view(place, owner["metadata"]["namespace"])
         if any(one["uid"] == uid and one.get("controller") for one in value["metadata"].get("ownerReferences") or [])
     ]
 
@@ -78,7 +78,7 @@ def _limits(spec: Object) -> tuple[int, int]:
 def deployments(cluster: Cluster) -> float | None:
     """Moves every Deployment one step on."""
     due: list[float] = []
-    for value in cluster.store.all("apps/deployments"):
+    for value in cluster.store.view("apps/deployments"):
         if "deletionTimestamp" not in value["metadata"]:
             at = _Rollout(cluster, value).step()
             if at is not None:
@@ -331,7 +331,7 @@ def _ready(pod: Object) -> bool:
 
 def replica_sets(cluster: Cluster) -> float | None:
     """Makes and removes Pods until there are as many as wanted; counts them in the status."""
-    for value in cluster.store.all("apps/replicasets"):
+    for value in cluster.store.view("apps/replicasets"):
         if "deletionTimestamp" not in value["metadata"]:
             _replica_set(cluster, value)
     return None
@@ -403,7 +403,7 @@ def kubelet(cluster: Cluster) -> float | None:
     """Binds Pods to the node `fake`, makes them Ready after a while, and removes them when they are deleted."""
     resource = cluster.resource("", "pods")
     due: list[float] = []
-    for pod in cluster.store.all(resource.place):
+    for pod in cluster.store.view(resource.place):
         meta = pod["metadata"]
         if "deletionTimestamp" in meta:
             if not meta.get("finalizers"):

@@ -24,7 +24,7 @@ def router(cluster: Cluster) -> float | None:
     """Writes `status.ingress` of every Route."""
     resource = cluster.resource("route.openshift.io", "routes")
     domain = cluster.writes.ingress_domain
-    routes = cluster.store.all(resource.place)
+    routes = cluster.store.view(resource.place)
     routes.sort(key=lambda one: (one["metadata"]["creationTimestamp"], one["metadata"]["uid"]))
     taken: dict[str, Object] = {}
     for old in routes:

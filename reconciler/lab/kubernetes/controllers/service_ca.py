@@ -95,8 +95,8 @@ def rotate(cluster: Cluster) -> None:
 
 def service_ca(cluster: Cluster) -> float | None:
     """Looks after certificates and bundles, and rotates the CA in time."""
-    services = [one for one in cluster.store.all("/services") if NAME in (one["metadata"].get("annotations") or {})]
-    maps = [one for one in cluster.store.all("/configmaps") if _wants_bundle(one)]
+    services = [one for one in cluster.store.view("/services") if NAME in (one["metadata"].get("annotations") or {})]
+    maps = [one for one in cluster.store.view("/configmaps") if _wants_bundle(one)]
     if not services and not maps:
         return None
     authority = Authority(cluster)

@@ -82,6 +82,21 @@ def permissions(call: Call) -> dict[str, dict[str, int]]:
     return call.rights.all(caller)
 
 
+@route("PUT /access/password")
+def change_password(call: Call) -> None:
+    """Change the own password, or that of somebody else; the own one is asked for again unless root asks."""
+    entry = existing(call, call.text("userid"))
+    own = call.text("confirmation-password")
+    if not call.caller.root and not call.rights.login(call.caller.user, own):
+        raise Refused(401, "authentication failure")
+    with prefixed("change password failed"):
+        call.world.require_quorum("user_cfg")
+        account, _, realm = call.text("userid").rpartition("@")
+        if realm != "pve" and call.text("userid") != ROOT:
+            raise failed(f"user '{account}' does not exist")
+        entry["sealed"] = sealed(call.text("password"))
+
+
 # users
 
 

@@ -57,6 +57,7 @@ compression s {on|off|gzip|lz4|lzjb|zle|zstd} =on
 comstar_hg s
 comstar_tg s
 console b =1
+confirmation-password s len=5..64
 content s @pve-storage-content-list
 content-dirs s @pve-dir-override-list
 content.2 s @pve-storage-content
@@ -506,6 +507,8 @@ GET /access/ticket : world ; open
 POST /access/ticket : world ; no-token
     new-format? otp? password=password.3 path?=path.3 privs?=privs.2 realm? tfa-challenge? username=username.2
 GET /access/domains : world
+PUT /access/password : password ; no-token
+    confirmation-password? password=password.2 userid
 GET /cluster/backup : / Sys.Audit
 POST /cluster/backup : / Sys.Modify
     +backup-options dow? id?=id.3

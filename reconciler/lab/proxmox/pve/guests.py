@@ -217,9 +217,10 @@ def _guest(call: Call, kind: str = "qemu") -> State:
 
 @route("GET /nodes/{node}/qemu/{vmid}/config")
 def machine_config(call: Call) -> State:
-    """The configuration, with its digest."""
+    """The configuration, with its digest; the password for cloud-init is hidden."""
     config = _guest(call)["config"]
-    return {**config, "digest": digest(config)}
+    hidden = {"cipassword": "**********"} if "cipassword" in config else {}
+    return {**config, **hidden, "digest": digest(config)}
 
 
 @route("GET /nodes/{node}/lxc/{vmid}/config")

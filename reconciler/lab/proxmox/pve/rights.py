@@ -250,6 +250,10 @@ class Rights:
         ):
             raise denied()
 
+    def _password(self, caller: Caller, values: Mapping[str, Any]) -> None:
+        if caller.user != values.get("userid"):
+            self._delete_user(caller, values)
+
     def _root(self, caller: Caller, values: Mapping[str, Any]) -> None:
         raise denied("user != root@pam")
 
@@ -261,5 +265,6 @@ _SPECIAL: Final = {
     "update-user": Rights._update_user,
     "delete-user": Rights._delete_user,
     "own-token": Rights._own_token,
+    "password": Rights._password,
     "root": Rights._root,
 }

@@ -21,7 +21,7 @@ from reconciler.lab.proxmox.pve import (  # noqa: F401 - the routes are made by 
     tasks,
 )
 from reconciler.lab.proxmox.pve import scheduler as rounds
-from reconciler.lab.proxmox.pve.refusal import Refused
+from reconciler.lab.proxmox.pve.refusal import Refused, denied
 from reconciler.lab.proxmox.pve.rights import NOBODY, Caller, Rights
 from reconciler.lab.proxmox.pve.routes import ROUTES, Call, Full
 from reconciler.lab.proxmox.pve.state import cluster_from, sealed
@@ -69,7 +69,9 @@ class PveSimulator(Simulator):
         return self.world.backup_servers
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `snapshot` gave. The endpoints stay where they are, with their certificates."""
+        """Go back to what `snapshot` gave. The endpoints stay where they are. ValueError: it has other nodes."""
+        if list(state["nodes"]) != list(self._endpoints):
+            raise ValueError("the state is one of a cluster with other nodes")
         with self._lock:
             certificates, ports = self.state["certificates"], {n: e["port"] for n, e in self.world.nodes().items()}
             self.world.state = cluster_from(state)
@@ -156,6 +158,8 @@ class PveSimulator(Simulator):
         method, in_path = found
         self._log(asked.verb, "/" + "/".join(parts), given)
         self._reach(in_path.get("node"))
+        if caller.token is not None and not method.tokens:
+            raise denied(f"URI '{method.path}' not available with API token, need proper ticket.")
         self.rights.check(method.who, caller, {**given, **in_path})
         values = parameters(method, given, in_path)
         function = ROUTES.get((method.verb, method.path))

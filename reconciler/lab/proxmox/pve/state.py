@@ -82,6 +82,9 @@ def cluster_from(given: Mapping[str, Any] | None) -> State:
             token.setdefault("privsep", 1)
             token.setdefault("expire", 0)
         seal(user)
+    for peer in state["peers"].values():
+        logins = peer.pop("logins", {})
+        peer.setdefault("sealed", {}).update({name: sealed(secret) for name, secret in logins.items()})
     for number, (name, entry) in enumerate(list(state["nodes"].items()), 1):
         state["nodes"][name] = {**node(number), **entry}
     return state
