@@ -44,9 +44,7 @@ class ProxmoxTokenSpec(Place):
     expire: int | None = Field(None, ge=0, description="When it ends, in seconds since 1970; 0 = never.")
     enabled: bool | None = Field(None, description="On a backup server: whether it may log in.")
     separated: bool | None = Field(None, description="On a cluster: whether it has rights of its own.")
-    keep_in: Annotated[str, Rule(r"[^:\s]+/[^:\s]+", "a name of the secret store, such as proxmox/ci", 200)] | None = (
-        Field(None, description="Where the secret goes in the secret store.")
-    )
+    keep_in: SecretName | None = Field(None, description="Where the secret goes in the secret store.")
 
 
 def expand(document: Document[ProxmoxTokenSpec], catalog: Catalog) -> Iterable[Resource[Any]]:
