@@ -14,7 +14,7 @@ from reconciler.kinds.proxmox_user import Place, one_place
 from reconciler.model import Discovery, Document, Get, Kind, Resource, Target, declared
 from reconciler.types.api import answer, document_name, observe
 from reconciler.types.backup.token import TYPE as pbs_token
-from reconciler.types.proxmox.names import TokenName, UserId
+from reconciler.types.proxmox.names import SecretName, TokenName, UserId
 from reconciler.types.proxmox.token import TYPE as pve_token
 
 

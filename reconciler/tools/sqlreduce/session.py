@@ -86,22 +86,23 @@ class Opening:
             whether the connection has been made, or has failed
         """
         deadline = time.monotonic() + within
-        while self.status in (PollingStatus.READING, PollingStatus.WRITING):
-            wanted = ([self.pgconn.socket], []) if self.status == PollingStatus.READING else ([], [self.pgconn.socket])
-            if not any(select.select(*wanted, [], max(0.0, deadline - time.monotonic()))):
-                return False
-            self.status = PollingStatus(self.pgconn.connect_poll())
+        try:
+            while self.status in (PollingStatus.READING, PollingStatus.WRITING):
+                here, none = [self.pgconn.socket], list[int]()
+                wanted = (here, none) if self.status == PollingStatus.READING else (none, here)
+                if not any(select.select(*wanted, none, max(0.0, deadline - time.monotonic()))):
+                    return False
+                self.status = PollingStatus(self.pgconn.connect_poll())
+        except psycopg.Error:
+            self.status = PollingStatus.FAILED
         return True
 
     def connection(self) -> psycopg.Connection[Any] | None:
         """The connection; None if it could not be made, for whatever reason."""
-        try:
-            if self.advance(PARAMETERS["connect_timeout"]) and self.status == PollingStatus.OK:
-                connection: psycopg.Connection[Any] = psycopg.Connection(self.pgconn)
-                connection.autocommit = True
-                return connection
-        except psycopg.Error:
-            pass
+        if self.advance(PARAMETERS["connect_timeout"]) and self.status == PollingStatus.OK:
+            connection: psycopg.Connection[Any] = psycopg.Connection(self.pgconn)
+            connection.autocommit = True
+            return connection
         self.close()
         return None
 
@@ -134,8 +135,11 @@ class Session:
         self.meanwhile: Callable[[], bool] = nothing
         self.broken: Lost | None = None  # a loss that the next run has to tell
         ready = opening.connection() if opening else None
-        if ready is not None:
-            self._settings(ready)
+        try:
+            if ready is not None:
+                self._settings(ready)
+        except psycopg.OperationalError:  # it was made, and lost since
+            ready = None
         self.connection = ready or self._connect(connect_within)
 
     def _connect(self, within: float) -> psycopg.Connection[Any]:
