@@ -16,15 +16,16 @@ import secrets as random
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from reconciler.errors import InvalidInput, Position, Problem, SecretError
 from reconciler.load import MAX_FILE_BYTES, Loaded
-from reconciler.model import GenerateForm, Secret
+from reconciler.secret_mentions import conflicts, mentions
 from reconciler.sops import age, document, rules
+from reconciler.sops.cipher import NULL, Scalar, is_encrypted
 from reconciler.sops.cipher import Path as KeyPath
-from reconciler.sops.cipher import Scalar, is_encrypted
 from reconciler.sops.document import Encrypted, Opened, dotted
 
 FOLDER: Final = "secrets"
@@ -140,9 +141,10 @@ class SecretStore:
             SecretError: it cannot be read.
             InvalidInput: it is no SOPS file.
         """
-        if file not in self._encrypted:
-            self._encrypted[file] = Encrypted(self.read(file), rules.shown(file))
-        return self._encrypted[file]
+        found = self._encrypted.get(file)
+        if found is None:
+            found = self._encrypted[file] = Encrypted(self.read(file), rules.shown(file))
+        return found
 
     def forget(self, file: Path) -> None:
         """Read a file anew when it is needed next."""
@@ -182,12 +184,13 @@ class SecretStore:
             SecretError: it cannot be opened, or was tampered with.
         """
         with self._lock:
-            if file not in self._opened:
+            found = self._opened.get(file)
+            if found is None:
                 try:
-                    self._opened[file] = self.encrypted(file).unlock(self.identities)
+                    found = self._opened[file] = self.encrypted(file).unlock(self.identities)
                 except InvalidInput as error:
                     raise SecretError(str(error)) from None
-            return self._opened[file]
+            return found
 
     def value(self, reference: str) -> str:
         """A secret.
@@ -232,7 +235,7 @@ class SecretStore:
         if path is not None and inside is not None:
             some = ", ".join(f"{reference}/{_escaped(key)}" for key in inside[:3])
             return Problem(f"is a whole section of {name}.", f"Name one key of it: {some}." if some else "")
-        if path is None or all(leaf.path != path or leaf.written.type == "null" for leaf in encrypted.text.leaves):
+        if path is None or encrypted.text.written.get(path, NULL) == NULL:
             from reconciler.validate import did_you_mean
 
             near = did_you_mean(reference, self.references())
@@ -288,15 +291,17 @@ class SecretStore:
                 continue
             if encrypted.rule.name not in ("unencrypted_suffix", "encrypted_suffix") or encrypted.rule_by_comment:
                 continue  # a pattern of a stranger may take for ever
-            for leaf in encrypted.text.leaves:
-                written = leaf.written
-                plain = written.type != "null" and written.text and not is_encrypted(written.text)
-                if plain and encrypted.rule.encrypts(leaf.path):
-                    yield Problem(
-                        f"{dotted(leaf.path)} is not encrypted.",
-                        "Whoever can read the repository knows it: change it, with `reconciler secrets set`.",
-                        position=encrypted.text.position(leaf.path),
-                    )
+            plain = (
+                path
+                for path, written in encrypted.text.written.items()
+                if written.text and not is_encrypted(written.text) and encrypted.rule.encrypts(path)
+            )
+            for path in islice(plain, 20):
+                yield Problem(
+                    f"{dotted(path)} is not encrypted.",
+                    "Whoever can read the repository knows it: change it, with `reconciler secrets set`.",
+                    position=encrypted.text.position(path),
+                )
 
     # -------------------------------------------------------------------------------------------- writing
 
@@ -350,15 +355,26 @@ class SecretStore:
             plain = document.parse(plain, file.name).inserted(path, value)
         return self.new(file, plain)
 
+    def rule_for(self, file: Path) -> rules.Creation:
+        """For whom a new file is encrypted, and which of its values.
+
+        Raises:
+            SecretError: no `.sops.yaml` says so.
+        """
+        found = rules.creation(file)
+        if found is None:
+            raise SecretError(
+                f"{rules.shown(file)} has no recipients: no {rules.NAME} names any. Run `reconciler secrets init`."
+            )
+        return found
+
     def new(self, file: Path, plain: str) -> str:
         """The text of a new file, for the recipients of the `.sops.yaml` above it.
 
         Raises:
             SecretError: no rule names any.
         """
-        found = rules.creation(file)
-        if found is None:
-            raise SecretError(str(rules.unknown_problem(file)))
+        found = self.rule_for(file)
         text = document.new(plain, rules.shown(file), found.recipients, found.rule)
         clear = [leaf for leaf in document.parse(plain, file.name).leaves if not found.rule.encrypts(leaf.path)]
         if clear and len(clear) == len(document.parse(plain, file.name).leaves):
@@ -439,49 +455,6 @@ def write_private(file: Path, text: str, mode: int = 0o600) -> None:
 def fingerprint(text: str) -> str:
     """Tells whether a file changed since it was read."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def mentions(loaded: Loaded) -> Iterator[tuple[str, Secret | str, Callable[[], Position]]]:
-    """Every `secretRef` of every document: `Kind/name`, the secret (or what is wrong with it), where it stands."""
-    from reconciler.secrets import places
-
-    for raw in loaded.documents:
-        if "secretRef" not in raw.text or not isinstance(raw.data, dict):
-            continue
-        metadata = raw.data.get("metadata")
-        subject = f"{raw.data.get('kind')}/{metadata.get('name') if isinstance(metadata, dict) else '?'}"
-        for path, written in places(raw.data.get("spec")):
-            full = ("spec", *path, "secretRef")
-            yield subject, parsed(written), lambda raw=raw, full=full: raw.position(full)  # type: ignore[misc]
-
-
-def parsed(written: Mapping[str, Any]) -> Secret | str:
-    """A mapping that looks like a reference, as one; or what is wrong with it."""
-    from pydantic import ValidationError
-
-    try:
-        return Secret.model_validate(written)
-    except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
-        if detail["type"] == "string_pattern_mismatch":
-            return "secretRef is not allowed here. Write path/key, env:NAME, file:PATH or command:PROGRAM ARGUMENTS."
-        return f"secretRef {detail['msg'].removeprefix('Value error, ')}"
-
-
-def to_generate(loaded: Loaded) -> dict[str, GenerateForm]:
-    """What documents ask to be generated: the form by reference."""
-    return {s.secret_ref: s.generate for _, s, _ in mentions(loaded) if isinstance(s, Secret) and s.generate}
-
-
-def conflicts(loaded: Loaded) -> Iterator[Problem]:
-    """Secrets that two documents want in two forms."""
-    forms: dict[str, tuple[str, Callable[[], Position]]] = {}
-    for subject, secret, place in mentions(loaded):
-        if isinstance(secret, Secret) and secret.generate:
-            form, first = forms.setdefault(secret.secret_ref, (secret.generate, place))
-            if form != secret.generate:
-                message = f"asks for {secret.secret_ref} as {secret.generate}, and {first()} asks for {form}."
-                yield Problem(message, "Give both the same `generate`.", subject, place())
 
 
 def _path(encrypted: Encrypted, keys: tuple[str, ...]) -> KeyPath | None:

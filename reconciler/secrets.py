@@ -120,7 +120,7 @@ class Secrets:
             try:
                 return self._store(ref)
             except SecretError as error:
-                if secret.generate and "is not" in str(error):
+                if secret.generate and re.search(r" is not (there:|in )", str(error)):
                     raise SecretError(f"{error} Or run `reconciler secrets generate`.") from None
                 raise
         source, _, name = ref.partition(":")
@@ -259,6 +259,8 @@ def references(value: Any) -> Iterator[Secret]:
     secret = as_secret(value)
     if secret is not None:
         yield secret
+        if isinstance(secret, Composed):
+            yield from (part for part in secret.parts if isinstance(part, Secret))
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             inner = getattr(value, name)

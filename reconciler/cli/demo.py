@@ -61,14 +61,15 @@ def _throwaway(sample: Path, state: Path) -> Secrets:
     """Secrets of the right form, made up now: simulated hosts get no real ones, and nobody needs an identity."""
     from reconciler.generated import FORMS
     from reconciler.load import load
-    from reconciler.secret_store import to_generate
+    from reconciler.registry import default
+    from reconciler.secret_mentions import to_generate
     from reconciler.secrets import Secrets, key_in
 
-    forms = to_generate(load(sample))
+    forms = to_generate(load(sample), default())
 
     class Throwaway(Secrets):
         def _look_up(self, secret: Secret) -> str:
-            return FORMS[forms.get(secret.secret_ref, "password")]()
+            return FORMS[secret.generate or forms.get(secret.secret_ref, "password")]()
 
     return Throwaway(key_in(state), {})
 

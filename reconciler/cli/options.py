@@ -65,6 +65,7 @@ def project(path: Path, state: Path | None, images: Path | None = None, **settin
 
     from reconciler.project import Project, state_folder
 
+    _tune()
     if images is not None:
         folder = images.absolute()
 
@@ -73,3 +74,13 @@ def project(path: Path, state: Path | None, images: Path | None = None, **settin
 
         settings["retarget"] = retarget
     return Project(path, state_folder(path, state, os.environ), **settings)
+
+
+def _tune() -> None:
+    """What a command makes lives until its end, and its threads mostly wait for hosts: to look for garbage and to switch
+    threads as often as Python does by itself is work for nothing."""
+    import gc
+    import sys
+
+    gc.set_threshold(50_000)
+    sys.setswitchinterval(0.02)

@@ -105,6 +105,9 @@ def set_(
     store = _store(path)
     if not force and store.has(reference):
         raise SecretError(f"the secret {reference} is there already. To overwrite it, use --force.")
+    place = store.locate(reference)
+    if not place.exists:
+        store.rule_for(place.file)
     if sys.stdin.isatty():
         value = typer.prompt(reference, hide_input=True, confirmation_prompt=True, err=True)
     else:
@@ -159,6 +162,8 @@ def edit(
     store = _store(path)
     file = store.file(name)
     there = file.is_file()
+    if not there:
+        store.rule_for(file)
     before = fingerprint(store.read(file)) if there else ""
     plain = store.open(file).plaintext() if there else ""
     if draft is not None:
@@ -200,7 +205,7 @@ def list_(path: PathOption = DESIRED, output: OutputOption = Output.TEXT) -> Non
     """List the secrets that the store has and that documents name; never a value. Needs no identity."""
     from reconciler.load import load
     from reconciler.model import Secret
-    from reconciler.secret_store import mentions
+    from reconciler.secret_mentions import mentions
 
     store = _store(path)
     stored = store.references()
@@ -244,7 +249,8 @@ def generate(
     from reconciler.errors import InvalidInput, SecretError
     from reconciler.generated import FORMS
     from reconciler.load import load
-    from reconciler.secret_store import conflicts, to_generate
+    from reconciler.registry import default
+    from reconciler.secret_mentions import conflicts, to_generate
     from reconciler.sops import rules
 
     if force and not references:
@@ -254,7 +260,7 @@ def generate(
     problems = list(conflicts(loaded))
     if problems:
         raise InvalidInput(problems)
-    wanted = to_generate(loaded)
+    wanted = to_generate(loaded, default())
     for reference in references or ():
         if reference not in wanted:
             from reconciler.validate import did_you_mean

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
+from reconciler.kinds.otp_server import DocumentName
 from reconciler.model import Composed, Document, Kind, Resource, Secret, Spec
 from reconciler.types.host.otp_client import TYPE as host_otp_client
 from reconciler.types.host.otp_roster import Note
@@ -41,7 +42,7 @@ class OtpClientSpec(Spec):
           secret: {secretRef: otp-server/client-1, generate: base64-20}
     """
 
-    server: str = Field(description="Name of the OtpServer.")
+    server: DocumentName = Field(description="Name of the OtpServer.")
     id: int = Field(ge=1, le=2147483647, description="Its number, which requests carry.")
     secret: Secret = Field(description="Its key, as base64 text: 20 random bytes are usual (`generate: base64-20`).")
     active: bool = Field(True, description="`false`: its requests are refused, and it stays known.")

@@ -10,10 +10,11 @@ from pydantic import Field
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import AbsolutePath, Account, HostSelector, Rule
-from reconciler.kinds.otp_server import PATH, UNIT, address
+from reconciler.kinds.otp_server import PATH, DocumentName, address
 from reconciler.kinds.totp_key import REST
 from reconciler.model import Composed, Document, Kind, Resource, Secret, Spec
 from reconciler.types.host.file import TYPE as host_file
+from reconciler.types.host.otp_roster import UNIT
 from reconciler.types.host.package import TYPE as host_package
 from reconciler.types.host.pam_service import TYPE as host_pam_service
 from reconciler.types.host.pam_service import PamServiceName
@@ -76,7 +77,7 @@ class OtpLoginSpec(Spec):
     """
 
     hosts: HostSelector
-    client: str = Field(description="Name of the OtpClient that the hosts ask as.")
+    client: DocumentName = Field(description="Name of the OtpClient that the hosts ask as.")
     services: tuple[PamServiceName, ...] = Field(
         min_length=1,
         description="PAM services, such as sshd, openvpn or sudo: the OTP is asked for before anything else. A service "

@@ -16,14 +16,15 @@ from reconciler.model import Composed, Document, Kind, Resource, Secret, Spec
 from reconciler.tools.otp.single_file import single_file
 from reconciler.types.host.directory import TYPE as host_directory
 from reconciler.types.host.file import TYPE as host_file
-from reconciler.types.host.group import TYPE as host_group
 from reconciler.types.host.otp_key import Handle
-from reconciler.types.host.otp_roster import CONFIG, FOLDER, KEYS, PACKAGE, PROGRAM, STORE, USER
+from reconciler.types.host.otp_roster import CONFIG, FOLDER, KEYS, PACKAGE, PROGRAM, STORE, UNIT, USER
 from reconciler.types.host.package import TYPE as host_package
 from reconciler.types.host.unit import TYPE as host_unit
 from reconciler.types.host.user import TYPE as host_user
 
-UNIT: Final = "otp-server.service"
+DocumentName = Annotated[
+    str, Rule(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "the name of a document: lower-case letters, digits, - and .")
+]
 AEADS: Final = f"{STORE}/aeads"
 SQLITE: Final = f"sqlite:{STORE}/ykval.sqlite"
 POSTGRESQL: Final = "python3-psycopg2"
@@ -37,7 +38,6 @@ Network = Annotated[str, Rule(r"[0-9A-Fa-f.:]+/[0-9]{1,3}", "a network such as 1
 ACCOUNT: Final[Mapping[str, Any]] = {
     "name": USER,
     "system": True,
-    "group": USER,
     "home": STORE,
     "shell": "/usr/sbin/nologin",
 }
@@ -99,7 +99,7 @@ class OtpServerSpec(Spec):
 
     Installs a key storage (the secrets of YubiKeys, each sealed in a file) and a validation server (WSAPI 2.0) with its
     database as one hardened systemd unit. Who may ask are OtpClients; which YubiKeys it knows are YubikeyOtps; which
-    services ask it are OtpLogins. A host has one such server.
+    services ask it are OtpLogins. A host has one such server. When the document goes, its counters stay on the host.
 
     Example:
 
@@ -153,18 +153,16 @@ def expand(document: Document[OtpServerSpec], catalog: Catalog) -> Iterable[Reso
         yield host_package(host, name=PACKAGE)
         if spec.database is not None:
             yield host_package(host, name=POSTGRESQL)
-        yield host_group(host, name=USER, system=True)
         yield host_user(host, **ACCOUNT)
         yield host_directory(host, path=FOLDER, mode="0750", owner="root", group=USER)
         yield host_directory(host, path=PROGRAM.rpartition("/")[0], mode="0755", owner="root", group="root")
-        yield host_directory(host, path=STORE, mode="0700", owner=USER, group=USER)
         yield host_file(host, path=PROGRAM, content=single_file(), mode="0644", owner="root", group="root")
         yield host_file(host, path=CONFIG, content=config(spec), mode="0640", owner="root", group=USER)
         yield host_file(host, path=KEYS, content=keys_json(spec.ksm_keys), mode="0400", owner=USER, group=USER)
         yield host_file(host, path=unit_file, content=UNIT_FILE, mode="0644", owner="root", group="root")
         packages = (PACKAGE,) if spec.database is None else (PACKAGE, POSTGRESQL)
         files = (unit_file, PROGRAM, CONFIG)
-        after = (f"user:{USER}", f"path:{KEYS}", f"path:{STORE}", *(f"package:{name}" for name in packages))
+        after = (f"user:{USER}", f"path:{KEYS}", *(f"package:{name}" for name in packages))
         yield host_unit(host, unit=UNIT, enabled=True, running=True, watch=files, after=after)
 
 

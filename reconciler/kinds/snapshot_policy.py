@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -12,8 +12,10 @@ from pydantic import Field
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import AbsolutePath, Duration, HostSelector, Ref, Rule, seconds
-from reconciler.model import Document, Kind, Resource, Spec
+from reconciler.model import Discovery, Document, Kind, Resource, Script, Spec, Target
+from reconciler.probe import expect
 from reconciler.tools.snapshots import PROGRAM
+from reconciler.tools.snapshots.foreign import btrbk_settings, snapper_settings
 from reconciler.types.dsm import ShareName
 from reconciler.types.dsm.immutability import TYPE as dsm_immutability
 from reconciler.types.dsm.retention import TYPE as dsm_retention
@@ -390,4 +392,38 @@ def _schedule_mistakes(schedule: Schedule) -> Iterable[tuple[tuple[str, ...], st
         yield ("schedule", "at"), "goes with `every: 1d` only.", "Take it out, or write `every: 1d`."
 
 
-KIND = Kind("SnapshotPolicy", SnapshotPolicySpec, expand, check)
+# ------------------------------------------------------------------------------------------------ what is there
+
+READ: Final = r"""
+for f in "$ROOT"/etc/snapper/configs/* "$ROOT/etc/btrbk/btrbk.conf"; do
+    [ -f "$f" ] || continue
+    printf '%s\0' "${f#"$ROOT"}"
+    cat -- "$f"
+    printf '\0'
+done
+"""
+
+
+def discover(target: Target) -> Discovery | None:
+    """What snapper and btrbk are set up for on a host; other systems have nothing of that kind."""
+    return _discover(target.name) if target.connection in ("ssh", "local", "image") else None
+
+
+def _discover(host: str) -> Discovery:
+    (reply,) = yield [Script(READ)]
+    words = iter(expect(reply, "reading the settings of snapper and btrbk").split("\0"))
+    found: dict[str, Mapping[str, Any]] = {}
+    for file, text in zip(words, words, strict=False):
+        if "/snapper/" in file:
+            settings = snapper_settings(text)
+            paths = [settings["SUBVOLUME"]] if settings.get("SUBVOLUME") else []
+            tool, name = "snapper", file.rpartition("/")[2]
+        else:
+            paths, tool, name = [one["path"] for one in btrbk_settings(text)], "btrbk", "btrbk"
+        if paths:
+            plain = re.sub(r"[^a-z0-9.-]+", "-", f"{host}-{tool}-{name}".lower()).strip("-.")
+            found[plain] = {"hosts": [host], "subvolumes": sorted(set(paths)), "tool": tool}
+    return found.items()
+
+
+KIND = Kind("SnapshotPolicy", SnapshotPolicySpec, expand, check, discover=discover)

@@ -227,6 +227,9 @@ def _check_pam(spec: TotpKeySpec, pam: PamRules, problem: Any) -> Iterable[Probl
         yield problem("a key that must be absent is asked for by no service.", "Delete `pam:`.", "pam")
     if not pam.services and not pam.all_services:
         yield problem("spec.pam names no service.", "Add `services: [sshd]`, or `allServices: true`.", "pam")
+    if pam.services and pam.all_services:
+        message = "with allServices, these services would ask for a code twice."
+        yield problem(message, "Delete `services`, or `allServices`.", "pam", "services")
     for index, service in enumerate(pam.services):
         if service.startswith("common-"):
             message = f"pam-auth-update writes {service}."

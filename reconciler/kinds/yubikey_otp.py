@@ -11,6 +11,7 @@ from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Account
 from reconciler.kinds.otp_client import no_server
+from reconciler.kinds.otp_server import DocumentName
 from reconciler.model import Composed, Document, Kind, Resource, Secret, Spec
 from reconciler.types.host.otp_key import TYPE as host_otp_key
 from reconciler.types.host.otp_key import PublicId
@@ -47,7 +48,7 @@ class YubikeyOtpSpec(Spec):
           aesKey: {secretRef: yubikeys/alice-1-aes, generate: hex16}
     """
 
-    server: str = Field(description="Name of the OtpServer.")
+    server: DocumentName = Field(description="Name of the OtpServer.")
     public_id: PublicId = Field(
         description="What each of its OTPs begins with: 12 letters as a rule, and first `vv` if you choose it yourself."
     )

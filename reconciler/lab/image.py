@@ -28,6 +28,7 @@ nogroup:x:65534:
 """
 _PACKAGES: Final = {"base-files": "13.8", "openssh-server": "1:10.0p1-7", "systemd": "257.8-1", "polkitd": "126-2"}
 _KNOWN: Final = {
+    "btrfs-progs": "6.14-1",
     "chrony": "4.6.1-3",
     "curl": "8.14.1-2",
     "htop": "3.4.1-5",
@@ -38,6 +39,7 @@ _KNOWN: Final = {
     "postgresql": "17+278",
     "prometheus-node-exporter": "1.9.0-1",
     "python3-cryptography": "43.0.0-3",
+    "python3": "3.13.5-1",
     "tmate": "2.4.0-2",
     "unattended-upgrades": "2.12",
     "vim": "2:9.1.1230-2",

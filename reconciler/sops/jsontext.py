@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 from reconciler.errors import InvalidInput, Position, Problem
 from reconciler.sops.cipher import NULL, Path, Scalar, scalar
-from reconciler.sops.yamltext import METADATA_KEY, Comment, Leaf
+from reconciler.sops.yamltext import MAX_DEPTH, METADATA_KEY, Comment, Leaf
 
 
 class JsonText:
@@ -37,11 +38,16 @@ class JsonText:
         if not isinstance(data, dict):
             raise InvalidInput([Problem("is not a JSON object.", "Write {...}.", position=Position(file))])
         self._data: dict[str, Any] = data
+        level: list[Any] = [data]
+        for _ in range(MAX_DEPTH + 1):
+            level = [i for v in level if isinstance(v, dict | list) for i in (v.values() if isinstance(v, dict) else v)]
+        if level:
+            raise InvalidInput([Problem("is nested too deeply.", "Flatten it.", position=Position(file))])
 
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(pairs)
         if len(out) < len(pairs):
-            twice = next(k for i, (k, _) in enumerate(pairs) if k in [name for name, _ in pairs[:i]])
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             problem = Problem(f'the key "{twice}" is there twice.', "Keep one of them.", position=Position(self.file))
             raise InvalidInput([problem])
         return out
@@ -49,11 +55,12 @@ class JsonText:
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
         """Every value outside the metadata, in the order of the file."""
-        return tuple(
-            Leaf(path, scalar(value), self.position(path).line)
-            for path, value in _leaves(self._data, ())
-            if path[0] != METADATA_KEY
-        )
+        return tuple(Leaf(path, scalar(value)) for path, value in _leaves(self._data, ()) if path[0] != METADATA_KEY)
+
+    @cached_property
+    def written(self) -> Mapping[Path, Scalar]:
+        """What is written outside the metadata, by path."""
+        return {leaf.path: leaf.written for leaf in self.leaves}
 
     @property
     def metadata(self) -> dict[str, Any] | None:

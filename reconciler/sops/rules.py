@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reconciler.errors import InvalidInput, Problem, SecretError
+from reconciler.errors import InvalidInput, SecretError
 from reconciler.sops.cipher import Scalar
 from reconciler.sops.document import DEFAULT_RULE, RULES, Rule
 from reconciler.sops.yamltext import YamlText
@@ -134,8 +134,3 @@ def with_recipients(found: Creation, recipients: Sequence[str]) -> str:
     if not any(leaf.path == path for leaf in parsed.leaves):
         raise by_hand
     return parsed.edited({path: Scalar("str", ",".join(recipients))})
-
-
-def unknown_problem(file: Path) -> Problem:
-    """What to say where no rule fits a new file."""
-    return Problem(f"{shown(file)} has no recipients: no {NAME} names any.", "Run `reconciler secrets init`.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +37,6 @@ class Leaf:
 
     path: Path
     written: Scalar
-    line: int
     start: int = 0
     end: int = 0
     style: str = ""
@@ -63,7 +63,7 @@ class _Branch:
     column: int
     start: int
     end: int
-    keys: list[str]
+    keys: dict[str, None]  # in order, and found fast
 
 
 class YamlText:
@@ -91,6 +91,15 @@ class YamlText:
     def leaves(self) -> tuple[Leaf, ...]:
         """Every value outside the metadata, in the order of the file."""
         return tuple(leaf for leaf in self._all if leaf.path[:1] != (METADATA_KEY,))
+
+    @cached_property
+    def written(self) -> Mapping[Path, Scalar]:
+        """What is written outside the metadata, by path."""
+        return {leaf.path: leaf.written for leaf in self.leaves}
+
+    @cached_property
+    def _written(self) -> Mapping[Path, Scalar]:
+        return {leaf.path: leaf.written for leaf in self._all}
 
     @cached_property
     def metadata(self) -> dict[str, Any] | None:
@@ -128,8 +137,13 @@ class YamlText:
         return tuple(self._comments())
 
     def _position(self, offset: int) -> Position:
-        before = self.text[:offset]
-        return Position(self.file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        line = bisect_right(self._lines, offset)
+        return Position(self.file, line, offset - self._lines[line - 1] + 1)
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        """Where each line starts."""
+        return [0, *(found.end() for found in re.finditer("\n", self.text))]
 
     def _problem(self, offset: int, message: str, fix: str = "") -> InvalidInput:
         return InvalidInput([Problem(message, fix, position=self._position(offset))])
@@ -167,7 +181,7 @@ class YamlText:
         if () not in self._branches or not self._branches[()].is_map:
             if self._all or () in self._branches:
                 raise self._problem(0, "is not a mapping.", "Write `key: value` lines.")
-            self._branches[()] = _Branch((), True, False, 0, 0, len(self.text), [])
+            self._branches[()] = _Branch((), True, False, 0, 0, len(self.text), {})
 
     def _node(self, event: Any, open_: list[_Branch], pending: str | None, *, scalar: bool) -> str | None:
         """One value or key; gives the key that waits for its value."""
@@ -186,7 +200,7 @@ class YamlText:
                 raise self._problem(start, "is a YAML merge.", "Write it out.")
             if key in parent.keys:
                 raise self._problem(start, f'the key "{key}" is there twice.', "Keep one of them.")
-            parent.keys.append(key)
+            parent.keys[key] = None
             parent.end = max(parent.end, end + 1)
             self._key_starts[(*parent.path, key)] = start
             return key
@@ -194,7 +208,7 @@ class YamlText:
         if parent is not None:
             path = (*parent.path, pending if parent.is_map and pending is not None else len(parent.keys))
             if not parent.is_map:
-                parent.keys.append(str(len(parent.keys)))
+                parent.keys[str(len(parent.keys))] = None
                 self._key_starts[path] = start
             parent.end = max(parent.end, end)
         if scalar:
@@ -203,15 +217,14 @@ class YamlText:
             self._spans.append((start, end))
             flow = bool(open_) and any(b.flow for b in open_)
             indent = parent.column if parent is not None else 0
-            line = event.start_mark.line + 1
             style = event.style or ""
-            self._all.append(Leaf(path, value, line, start, end, style, flow, indent, self.text[start:end]))
+            self._all.append(Leaf(path, value, start, end, style, flow, indent, self.text[start:end]))
         else:
             if len(open_) >= MAX_DEPTH:
                 raise self._problem(start, f"is nested deeper than {MAX_DEPTH} levels.", "Flatten it.")
             is_map = type(event).__name__ == "MappingStartEvent"
             flow = bool(event.flow_style)
-            branch = _Branch(path, is_map, flow, event.start_mark.column, start, end, [])
+            branch = _Branch(path, is_map, flow, event.start_mark.column, start, end, {})
             self._branches[path] = branch
             open_.append(branch)
         return None
@@ -219,7 +232,7 @@ class YamlText:
     def _plain(self, path: Path) -> Any:
         branch = self._branches.get(path)
         if branch is None:
-            return next((_python(leaf.written) for leaf in self._all if leaf.path == path), None)
+            return _python(self._written[path])
         if branch.is_map:
             return {key: self._plain((*path, key)) for key in branch.keys}
         return [self._plain((*path, index)) for index in range(len(branch.keys))]
@@ -295,7 +308,7 @@ class YamlText:
         """
         depth = max(end for end in range(len(path)) if path[:end] in self._branches)
         branch = self._branches[path[:depth]]
-        if not branch.is_map or any(leaf.path == path[: depth + 1] for leaf in self._all):
+        if not branch.is_map or path[: depth + 1] in self._written:
             raise KeyError(path[: depth + 1])
         if branch.flow:
             nested: Any = "".join(f"{json.dumps(str(k))}: " + "{" for k in path[depth + 1 :])

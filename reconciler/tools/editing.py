@@ -78,8 +78,10 @@ def edited(
     folder = Path(tempfile.mkdtemp(prefix="reconciler-", dir=memory))
     draft = folder / name
     keep = False
+    ends = contextlib.ExitStack()
+    ends.enter_context(_to_the_end())
     try:
-        with _to_the_end(), os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             out.write(text)
         while True:
             _run([*argv, str(draft)])
@@ -98,14 +100,18 @@ def edited(
     finally:
         if not keep:
             shred(folder)
+        ends.close()
 
 
 def _run(argv: list[str]) -> None:
-    with _to_the_end():
-        try:
-            status = subprocess.run(argv, check=False).returncode
-        except OSError as error:
-            raise SecretError(f"the editor {argv[0]} cannot be started: {error.strerror}. Set EDITOR.") from None
+    # Ctrl-C is for the editor while it runs. A handler of ours is not inherited by it, as SIG_IGN would be.
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        status = subprocess.run(argv, check=False).returncode
+    except OSError as error:
+        raise SecretError(f"the editor {argv[0]} cannot be started: {error.strerror}. Set EDITOR.") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
     if status:
         raise SecretError(f"{argv[0]} ended with exit status {status}. Nothing was written.")
 

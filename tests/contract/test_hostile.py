@@ -513,7 +513,8 @@ def assert_harmless(one: Any, name: str) -> None:
     """What a resource would do can be spelled: words without NUL, titles of one line."""
     from reconciler.apply import spell
     from reconciler.diff import diff
-    from tests.contract.tables import secrets, words_of_read, words_of_step
+    from reconciler.model import Sealed
+    from tests.contract.tables import words_of_read, words_of_step
 
     kind = default().type_of(one.type)
     assert "\n" not in one.address, (name, one.address)
@@ -522,7 +523,7 @@ def assert_harmless(one: Any, name: str) -> None:
     assert not any("\0" in word for read in reads for word in words_of_read(read)), (name, one.address)
     if kind.steps is None:
         return
-    for step in spell(diff(one, None, kind, secrets().seal), kind.steps) if not one.absent else ():
+    for step in spell(diff(one, None, kind, lambda secret: Sealed("0")), kind.steps) if not one.absent else ():
         assert "\n" not in str(step), (name, step)
         assert not any("\0" in word for word in words_of_step(step)), (name, step)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import threading
 import time
@@ -71,10 +72,15 @@ def openshift() -> Iterator[KubernetesEmulator]:
         yield emulator
 
 
-def client(emulator: KubernetesEmulator, tmp_path: Path, user: str = "admin") -> dynamic.DynamicClient:
+def untyped(function: Any) -> Any:
+    """The client's package has types, but not for these."""
+    return function
+
+
+def client(emulator: KubernetesEmulator, tmp_path: Path, user: str = "admin") -> Any:
     path = emulator.write_kubeconfig(tmp_path / f"{user}.json", user)
-    loaded = config.new_client_from_config(str(path))
-    return dynamic.DynamicClient(loaded, cache_file=str(tmp_path / f"{user}-discovery.json"))
+    loaded = untyped(config.new_client_from_config)(str(path))
+    return untyped(dynamic.DynamicClient)(loaded, cache_file=str(tmp_path / f"{user}-discovery.json"))
 
 
 def test_the_python_client_discovers_applies_and_reads(plain: KubernetesEmulator, tmp_path: Path) -> None:
@@ -92,7 +98,7 @@ def test_the_python_client_discovers_applies_and_reads(plain: KubernetesEmulator
     body["data"] = {"a": "2"}
     with pytest.raises(ConflictError) as refused:
         maps.server_side_apply(body=body, name="c", namespace="default", field_manager="two")
-    causes = json.loads(refused.value.body)["details"]["causes"]
+    causes = json.loads(refused.value.body or "{}")["details"]["causes"]
     assert causes == [{"reason": "FieldManagerConflict", "message": 'conflict with "one"', "field": ".data.a"}]
     maps.server_side_apply(
         body=body, name="c", namespace="default", field_manager="two", force_conflicts=True, dry_run="All"
@@ -238,6 +244,21 @@ def test_recreate_never_runs_old_and_new_together(plain: KubernetesEmulator) -> 
     assert {image for _, image in running} == {"registry.example.com/app:2"}
 
 
+def test_an_older_template_again_is_the_newest_revision(plain: KubernetesEmulator) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments/web"
+    for number in (1, 2, 1):
+        plain.apply(deployment(image=f"registry.example.com/app:{number}"))
+        plain.settle(1000)
+        assert conditions(plain.get(path))["Progressing"] == ("True", "NewReplicaSetAvailable")
+    done = plain.get(path)
+    assert done is not None
+    assert done["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "3"
+    pods = plain.get("/api/v1/namespaces/default/pods")
+    assert pods is not None
+    images = {one["spec"]["containers"][0]["image"] for one in pods["items"]}
+    assert images == {"registry.example.com/app:1"}
+
+
 def test_openshift_refuses_a_fixed_user(openshift: KubernetesEmulator) -> None:
     openshift.apply(deployment("fixed", 1, securityContext={"runAsUser": 1001}), deployment("free", 1))
     openshift.settle(1)
@@ -296,7 +317,6 @@ def test_the_service_ca_renews_in_time() -> None:
             certificates.signer_id(first),
         ]
         for ca, leaf in zip(cas, (second, first), strict=True):
-            ca.public_key()
             leaf.verify_directly_issued_by(ca)
 
 
@@ -307,11 +327,11 @@ def test_the_emulator_seeds_only_what_it_serves(plain: KubernetesEmulator) -> No
         plain.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "Bad_Name"}})
 
 
-def test_stop_ends_open_watches() -> None:
+def test_stop_ends_open_watches(tmp_path: Path) -> None:
     emulator = KubernetesEmulator().start()
-    loaded = config.new_client_from_config_dict(emulator.kubeconfig())
+    loaded = untyped(config.new_client_from_config_dict)(emulator.kubeconfig())
     assert isinstance(loaded, api_client.ApiClient)
-    api = dynamic.DynamicClient(loaded)
+    api = untyped(dynamic.DynamicClient)(loaded, cache_file=str(tmp_path / "discovery.json"))
     maps = api.resources.get(api_version="v1", kind="ConfigMap")
     seen: list[str] = []
 
@@ -325,3 +345,99 @@ def test_stop_ends_open_watches() -> None:
     emulator.stop()
     watcher.join(30)
     assert not watcher.is_alive()
+
+
+def test_live_objects_are_loaded_as_they_are(openshift: KubernetesEmulator) -> None:
+    openshift.apply(service(), manager="alpha")
+    openshift.settle(1)
+    paths = ("services/web", "secrets/web-tls")
+    live = [openshift.get(f"/api/v1/namespaces/default/{path}") for path in paths]
+    with KubernetesEmulator(clock=ManualClock()) as other:
+        secret = live[1]
+        assert secret is not None
+        other.load(secret)
+        other.settle(1)
+        loaded = other.get("/api/v1/namespaces/default/secrets/web-tls")
+        assert loaded == secret, "neither changed nor collected for an owner that is not here"
+        code, answer = other.call(
+            "PATCH",
+            "/api/v1/namespaces/default/secrets/web-tls?fieldManager=me",
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "web-tls"}, "data": {"tls.crt": ""}},
+            headers={"content-type": "application/apply-patch+yaml"},
+        )
+        assert code == 409
+        assert 'conflict with "service-ca-operator" using v1' in answer["message"]
+        code, answer = other.call("DELETE", "/api/v1/namespaces/default/secrets/web-tls")
+        assert code == 200
+        assert int(other.snapshot()["store"]["revision"]) > int(secret["metadata"]["resourceVersion"])
+        with pytest.raises(ValueError, match="serves no Route"):
+            other.load({"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": {"name": "r"}})
+
+
+def test_what_an_owner_leaves_behind_goes(openshift: KubernetesEmulator) -> None:
+    openshift.apply(service())
+    openshift.call("DELETE", "/api/v1/namespaces/default/services/web")
+    assert openshift.get("/api/v1/namespaces/default/secrets/web-tls") is None
+
+
+def test_requests_fail_as_told(plain: KubernetesEmulator) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+
+    def post(name: str) -> tuple[int, str | None, dict[str, Any]]:
+        connection = http.client.HTTPConnection(plain.host, plain.port, timeout=10)
+        headers = {"authorization": "Bearer admin-token", "content-type": "application/json"}
+        connection.request("POST", path, json.dumps(named(name)), headers)
+        try:
+            response = connection.getresponse()
+            return response.status, response.getheader("retry-after"), json.loads(response.read())
+        finally:
+            connection.close()
+
+    plain.fail_request("POST", "/configmaps$", status=429, retry_after=1)
+    code, again, body = post("a")
+    assert (code, again, body["reason"], body["details"]) == (429, "1", "TooManyRequests", {"retryAfterSeconds": 1})
+    assert plain.get(f"{path}/a") is None
+    assert post("a")[0] == 201
+    plain.fail_request("POST", "/configmaps$", status=0, broken="after")
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        post("b")
+    assert plain.get(f"{path}/b") is not None
+
+
+def test_many_clients_at_once_make_one_history(plain: KubernetesEmulator) -> None:
+    base = "/api/v1/namespaces/default/configmaps"
+    plain.settle()
+    begin = plain.api.store.revision
+    failures: list[tuple[int, Any]] = []
+
+    def work(number: int) -> None:
+        connection = http.client.HTTPConnection(plain.host, plain.port, timeout=30)
+        headers = {"authorization": "Bearer admin-token", "content-type": "application/apply-patch+yaml"}
+        for turn in range(10):
+            body = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "shared"},
+                "data": {f"k{number}": str(turn)},
+            }
+            connection.request("PATCH", f"{base}/shared?fieldManager=m{number}", json.dumps(body), headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+            if response.status >= 300:
+                failures.append((response.status, answer))
+        connection.close()
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert failures == []
+    value = plain.get(f"{base}/shared")
+    assert value is not None
+    assert value["data"] == {f"k{number}": "9" for number in range(6)}
+    assert sorted(one["manager"] for one in value["metadata"]["managedFields"]) == [f"m{number}" for number in range(6)]
+    _, events = plain.call("GET", f"{base}?watch=true&resourceVersion={begin}&timeoutSeconds=0.2")
+    versions = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
+    assert len(versions) == 60
+    assert versions == sorted(set(versions))

@@ -63,10 +63,10 @@ class Site:
         self.environment(name, value)
         return {"secretRef": f"env:{name}"}
 
-    def plan(self) -> Plan:
+    def plan(self, *, force: bool = False) -> Plan:
         """On connections that cannot write."""
         with self.host.lab.inside():
-            made = self.project().plan()
+            made = self.project().plan(force=force)
         assert not made.unknown, made.unknown
         return made
 
@@ -74,16 +74,16 @@ class Site:
         """A new one each time: values of secrets are looked up once."""
         return Project(self.folder, self.state)
 
-    def run(self) -> Result:
+    def run(self, *, force: bool = False) -> Result:
         """Whatever becomes of it."""
         project = self.project()
-        made = self.plan()
+        made = self.plan(force=force)
         with self.host.lab.inside(), project.pool(made.targets) as pool:
             return project.apply(made, pool)
 
-    def apply(self) -> None:
+    def apply(self, *, force: bool = False) -> None:
         """Everything is done, and nothing is left to do."""
-        result = self.run()
+        result = self.run(force=force)
         assert {e.outcome for e in result.ended.values()} <= {Outcome.DONE}, result.ended
         assert [(c.address, c.differences) for c in self.plan().changes] == []
 
@@ -436,7 +436,36 @@ def test_a_new_key_of_the_key_storage_keeps_all_yubikeys_valid(site: Site) -> No
     assert counters(site) == before
     assert not site.logs_in("vpn", "alice", used)
     assert site.logs_in("vpn", "alice", alice.press())
+    server(site, ksmKeys={"2": site.secret("KSM_2", KSM)})
+    site.apply()
+    assert site.logs_in("vpn", "alice", alice.press()), "under the same handle, too"
     assert site.logs_in("vpn", "bob", bob.press())
+
+
+def test_a_server_that_goes_and_comes_back_still_knows_what_was_used(site: Site) -> None:
+    server(site)
+    login(site)
+    keys = Keys(site)
+    alice = keys.add("alice", "alice")
+    site.apply()
+    used = alice.press()
+    assert site.logs_in("vpn", "alice", used)
+    for kind, name in (("OtpLogin", "web1"), ("YubikeyOtp", "alice"), ("OtpClient", "web1"), ("OtpServer", "otp")):
+        site.drop(kind, name)
+    site.apply(force=True)
+    host = site.host
+    for path in ("/etc/otp-server", "/usr/local/lib/otp-server", "/etc/pam.d/vpn", "/etc/yubikey_mappings"):
+        assert not host.exists(path), path
+    assert host.run("systemctl is-active otp-server", check=False).stdout == "inactive\n"
+    assert host.run("getent passwd otp-server", check=False).stdout == ""
+    assert host.run("find /var/lib/otp-server/aeads -type f").stdout == ""
+    host.run("useradd --system another")  # takes the number that the account had
+    server(site)
+    login(site)
+    keys.add("alice", "alice")
+    site.apply()
+    assert not site.logs_in("vpn", "alice", used)
+    assert site.logs_in("vpn", "alice", alice.press())
 
 
 def test_the_server_is_hardened_and_restarts_when_its_files_change(site: Site) -> None:
@@ -524,7 +553,7 @@ def test_on_postgresql(postgresql: Site) -> None:
     site.apply()
     assert not site.logs_in("vpn", "bob", bob.press())
     assert not site.logs_in("vpn", "alice", otp)
-    site.host.run("systemctl stop postgresql")
+    site.host.run("systemctl stop 'postgresql@*' postgresql")
     assert not site.logs_in("vpn", "alice", alice.press()), "without its database the server accepts nothing"
     with site.host.lab.inside():
         made = site.project().plan()

@@ -117,6 +117,14 @@ class Site:
         shown = self.capsys.readouterr()
         return status, shown.out + shown.err
 
+    def found(self) -> list[Any]:
+        """What `reconciler import` writes about snapshots."""
+        self.capsys.readouterr()
+        words = ["--from", f"Host/{self.host.name}", "--kind", "SnapshotPolicy", "--output", "json"]
+        with self.host.lab.inside():
+            assert command_line(["import", str(self.folder), "--state", str(self.project.state), *words]) == 0
+        return [(d["name"], d["spec"]) for d in json.loads(self.capsys.readouterr().out)["documents"]]
+
     def take(self) -> str:
         """A snapshot as the timer takes it; its name."""
         before = self.names()
@@ -427,6 +435,10 @@ def test_restore_in_place_brings_everything_back(site: Site) -> None:
         host.read(f"{DATA}/docs/nested/file") if False else host.run(f"cat {DATA}/docs/nested/file").stdout == "inner\n"
     )
     (kept,) = site.names() - {name}
+    site.settle(keep={"last": 1})
+    host.run(f"systemctl start {UNIT}.service")
+    assert kept in site.names(), "the way back stays until somebody unlocks it"
+    site.settle(keep={"last": 9})
     assert tree(host, f"{SNAPSHOTS}/{kept}") == spoilt, "how it was before the restore is kept"
     assert host.run(f"ls -A {DATA}").stdout.split("\n")[:1] == [".snapshots"]
     assert site.plan().empty
@@ -491,6 +503,12 @@ def test_restore_to_a_new_path_and_of_a_part(site: Site) -> None:
     assert host.run("stat -c '%U %G %a %n' /root/deep/file").stdout == "admin deploy 4750 /root/deep/file\n"
     assert site.command("restore", "hourly", name, "--inside", "docs/deep", "--in-place", "--yes")[0] == 0
     assert host.run(f"cat {DATA}/docs/link").stdout == "one\n"
+    host.run(f"rm -r {DATA}/docs/deep; mv {DATA}/docs/nested {DATA}/docs/big {POOL}/; rm -r {DATA}/docs")
+    assert site.command("restore", "hourly", name, "--inside", "docs/deep/file", "--in-place", "--yes")[0] == 0
+    assert host.run(f"cd {DATA}; stat -c '%U %a %n' docs docs/deep docs/deep/file").stdout == (
+        "root 755 docs\nroot 755 docs/deep\nadmin 4750 docs/deep/file\n"
+    )
+    host.run(f"mv {POOL}/nested {POOL}/big {DATA}/docs/")
     assert host.run(f"cat {DATA}/docs/big").stdout == "junk\n", "nothing else was touched"
     for words, message in (
         (["nosuch"], "has no snapshot nosuch"),
@@ -504,6 +522,20 @@ def test_restore_to_a_new_path_and_of_a_part(site: Site) -> None:
         assert status == 1
         assert message in said
         assert "Traceback" not in said
+
+
+def test_a_link_in_place_of_the_folder_is_refused(site: Site) -> None:
+    """Whoever owns the subvolume could otherwise have root write elsewhere."""
+    host = site.host
+    host.run(f"mkdir /root/elsewhere; ln -s /root/elsewhere {SNAPSHOTS}")
+    site.settle()
+    host.run(f"! systemctl start {UNIT}.service")
+    (finding,) = site.plan().findings
+    assert finding.rule == "last-run-failed"
+    assert "is a link, or belongs to somebody else than root" in finding.message
+    host.run(f"rm {SNAPSHOTS}; mkdir {SNAPSHOTS}; chown admin {SNAPSHOTS}; ! systemctl start {UNIT}.service")
+    assert site.names() == set()
+    assert host.run("ls -A /root/elsewhere").stdout == ""
 
 
 def test_a_link_does_not_lead_a_restore_out_of_the_snapshot(site: Site) -> None:
@@ -592,8 +624,11 @@ def test_snapper_is_adopted_as_it_is(site: Site) -> None:
     host.run(f"snapper --no-dbus -c data create-config {DATA}")
     settings = host.read("/etc/snapper/configs/data")
     host.run(f"echo one >{DATA}/file; snapper --no-dbus -c data create -c timeline -d first")
+    spec = {"hosts": ["nas1"], "subvolumes": [DATA], "tool": "snapper"}
+    assert site.found() == [("nas1-snapper-data", spec)]
     site.policy("adopted", tool="snapper")
     site.apply()
+    assert not site.found()
     rules = site.rules()
     assert {"snapper-defaults", "snapper-no-quota"} <= set(rules)
     assert "not-set-up" not in rules
@@ -630,6 +665,8 @@ volume {POOL}
 def test_btrbk_is_adopted_as_it_is(site: Site) -> None:
     host = site.host
     host.run("mkdir -p /etc/btrbk; cat >/etc/btrbk/btrbk.conf", input=BTRBK)
+    ((name, spec),) = site.found()
+    assert (name, spec["tool"], spec["subvolumes"]) == ("nas1-btrbk-btrbk", "btrbk", [DATA])
     site.policy("adopted", tool="btrbk")
     site.apply()
     found = {f.rule: f.message for f in site.plan().findings}

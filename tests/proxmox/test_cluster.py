@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,6 +135,19 @@ def test_many_at_once(pve: PveSimulator) -> None:
     for thread in threads:
         thread.join()
     assert len(pve.snapshot()["groups"]) == 80
+
+
+def test_the_examples_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/lab-proxmox.md shows what works."""
+    page = (Path(__file__).parents[2] / "docs" / "lab-proxmox.md").read_text(encoding="utf-8")
+    first, faults, time = re.findall(r"```python\n(.*?)```", page, re.S)
+    names: dict[str, Any] = {"ManualClock": ManualClock, "REAL": REAL, "PveSimulator": PveSimulator, "input": print}
+    exec(first, names)
+    assert "https://127.0.0.1:" in capsys.readouterr().out
+    with PveSimulator({"guests": {"100": {"type": "qemu", "node": "pve1", "config": {}, "status": "stopped"}}}) as pve:
+        exec(faults, {"pve": pve})
+        assert pve.snapshot()["guests"]["100"]["node"] == "pve2"
+    exec(time, names)
 
 
 # tasks

@@ -18,10 +18,13 @@ from reconciler import secrets as secrets_module
 from reconciler.diff import as_json, diff
 from reconciler.errors import SecretError
 from reconciler.generated import FORMS
+from reconciler.load import load
 from reconciler.model import (
     IDENTITY,
     Action,
+    Composed,
     GenerateForm,
+    Kind,
     Resource,
     ResourceType,
     Sealed,
@@ -31,6 +34,8 @@ from reconciler.model import (
     canonical,
 )
 from reconciler.planfile import _value
+from reconciler.registry import Registry, default
+from reconciler.secret_mentions import to_generate
 from reconciler.secrets import REDACTED, Secrets, is_reference, references, reveal_in
 
 VALUE = "p4ss 'word\"/+&<ü"
@@ -39,7 +44,7 @@ VALUE = "p4ss 'word\"/+&<ü"
 def secrets(value: str = VALUE, **stored: str) -> Secrets:
     def lookup(reference: str) -> str:
         if reference not in stored:
-            raise SecretError(f"the secret {reference} is not there.")
+            raise SecretError(f"the secret {reference} is not in the store.")
         return stored[reference]
 
     return Secrets(lambda: b"k" * 32, {"TOKEN": value}, lookup)
@@ -55,7 +60,7 @@ def ref(text: str) -> Secret:
 def test_the_store_is_one_source_among_others() -> None:
     one = secrets(**{"otp/alice": "x"})
     assert (one.reveal(ref("otp/alice")), one.reveal(ref("env:TOKEN"))) == ("x", VALUE)
-    with pytest.raises(SecretError, match=r"otp/bob is not there\. Or run `reconciler secrets generate`"):
+    with pytest.raises(SecretError, match=r"otp/bob is not in the store\. Or run `reconciler secrets generate`"):
         one.reveal(Secret(secret_ref="otp/bob", generate="hex6"))
     with pytest.raises(SecretError, match="there is no store here"):
         Secrets(lambda: b"k").reveal(ref("otp/alice"))
@@ -130,6 +135,38 @@ def test_generated_forms() -> None:
     assert len(base64.b64decode(FORMS["base64-32"]())) == 32
 
 
+class TokensSpec(Spec):
+    """Files whose secrets the kind names itself."""
+
+    hosts: tuple[str, ...]
+
+
+def _tokens(document: Any, catalog: Any) -> Any:
+    own = Secret(secret_ref=f"tokens/{document.name}", generate="hex16")
+    inner = Secret(secret_ref="tokens/inner", generate="base32")
+    file = default().type_of("host.file")
+    yield file("web1", path="/etc/one", content=own)
+    yield file("web1", path="/etc/two", content=Composed(parts=("token=", inner, "\n")))
+
+
+def test_what_a_kind_asks_for_is_generated_like_what_a_document_asks_for(tmp_path: Path) -> None:
+    head = "apiVersion: reconciler/v1\nkind: "
+    (tmp_path / "a.yaml").write_text(
+        f"{head}Host\nmetadata: {{name: web1}}\nspec: {{connection: image, root: /srv}}\n---\n"
+        f"{head}Tokens\nmetadata: {{name: mine}}\nspec: {{hosts: [web1]}}\n---\n"
+        f"{head}File\nmetadata: {{name: f}}\nspec: {{hosts: [web1], path: /etc/three, "
+        "content: {secretRef: other/x, generate: hex6}}\n"
+    )
+    registry = Registry.of(
+        [Kind("Tokens", TokensSpec, _tokens), default().kinds["Host"], default().kinds["File"]],
+        default().types.values(),
+    )
+    wanted = {"tokens/mine": "hex16", "tokens/inner": "base32", "other/x": "hex6"}
+    assert to_generate(load(tmp_path), registry) == wanted
+    (tmp_path / "b.yaml").write_text("broken: yes\n")
+    assert to_generate(load(tmp_path), registry) == {"other/x": "hex6"}
+
+
 # ------------------------------------------------------------------------------------------------ any depth
 
 
@@ -162,7 +199,7 @@ KIND: ResourceType[Outer] = ResourceType("test.outer", Outer, lambda specs: iter
 def test_references_at_any_depth() -> None:
     assert [s.secret_ref for s in references(SPEC)] == ["a/one", "a/two", "a/three"]
     missing = secrets(**{"a/one": "x", "a/two": "y"}).missing([Resource("t", "h", "k", SPEC)])
-    assert missing == {"t[h:k]": "the secret a/three is not there."}
+    assert missing == {"t[h:k]": "the secret a/three is not in the store."}
     assert not is_reference({"secretRef": {"name": "n"}})
     assert not is_reference({"secretRef": "a/b", "name": "n"})
     with pytest.raises(SecretError, match="is not allowed"):

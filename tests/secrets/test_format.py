@@ -366,6 +366,18 @@ def test_rules_by_comments_are_read_and_not_written() -> None:
         opened(written).with_values({("a",): text("c")})
 
 
+@pytest.mark.parametrize("file", ["x.sops.yaml", "x.sops.json"])
+def test_large_and_deep_files_of_strangers_cost_little(file: str) -> None:
+    """`validate` reads them: 20,000 keys, as many items of metadata, and a depth that recursion would not survive."""
+    keys = {f"k{n}": "" for n in range(20_000)}
+    many = json.dumps(keys | {"sops": {"mac": "x", "lastmodified": "y"} | keys}, indent=0)
+    one = Encrypted(many, file)
+    assert len(one.text.leaves) == len(one.text.written) == 20_000
+    assert one.text.position(("k19999",)).line == 20_001
+    with pytest.raises(InvalidInput, match="nested"):
+        Encrypted('{"a":' * 900 + "1" + "}" * 900, file)
+
+
 # ------------------------------------------------------------------------------------------------ properties
 
 KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(

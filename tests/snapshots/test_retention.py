@@ -189,6 +189,14 @@ def test_the_hour_that_comes_twice_is_two_hours() -> None:
     assert kept(start + 9000, hours, policy) == {"h0", "h1", "h2", "h3"}
 
 
+def test_a_week_does_not_end_with_the_year() -> None:
+    days = [datetime(2026, 12, 27, tzinfo=UTC) + timedelta(days=i) for i in range(7)]  # Sunday to Saturday
+    history = [Snapshot(f"{day:%m-%d}", int(day.timestamp())) for day in days]
+    now = history[-1].created
+    assert kept(now, history, Policy(weekly=2)) == {"01-02", "12-27"}
+    assert kept(now, history, Policy(yearly=2)) == {"01-02", "12-31"}
+
+
 def test_limits_take_the_oldest_and_spare_what_is_protected() -> None:
     history = [Snapshot(f"s{i}", i * 100, size=10, locked=i == 0) for i in range(6)]
     reasons = {v.snapshot.name: v.reasons for v in keep(600, history, Policy(max_count=3))}

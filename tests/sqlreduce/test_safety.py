@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -225,3 +225,47 @@ def test_session_state_does_not_leak_into_the_next_candidate(server: Server) -> 
 def test_parallel_jobs_find_a_minimal_query_too(server: Server) -> None:
     found = run(server, "SELECT id, name, 1 / (id - 3) FROM emp WHERE id > 0 AND name <> 'x' ORDER BY 2", jobs=3)
     assert found.minimal == "SELECT 1 / (id - 3) FROM emp"
+
+
+@pytest.mark.parametrize("whose", ["idle", "all"])
+def test_connections_that_others_end_do_no_harm(server: Server, admin: psycopg.Connection[Any], whose: str) -> None:
+    """Neither the one that waits for the last check, nor the one in use between two candidates."""
+    trials: list[Trial] = []
+
+    def interfere(trial: Trial) -> None:
+        trials.append(trial)
+        if len(trials) == 4:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'reconciler sqlreduce' AND (%s = 'all' OR query = '')",
+                (whose,),
+            )
+
+    sql = "SELECT e.id, 1 / (e.id - 3), d.name FROM emp e JOIN dept d ON d.id = e.dept_id WHERE e.salary > 0 ORDER BY 1"
+    undisturbed = run(server, sql).minimal
+    with PostgresOracle(server.dsn()) as oracle:
+        found = reduce(sql, oracle, on_trial=interfere)
+    assert len(trials) > 4
+    assert found.minimal == undisturbed
+    assert oracle.losses <= 1
+
+
+def test_work_goes_on_while_the_server_computes(server: Server) -> None:
+    """Candidates made ahead are those that would be made later: the queries and the result are the same."""
+
+    class Alone(PostgresOracle):
+        def first(self, queries: Sequence[str]) -> Sequence[Trial]:
+            self.meanwhile = lambda: False
+            return super().first(queries)
+
+    sql = (
+        "SELECT e.id, count(*) OVER (PARTITION BY d.id), (SELECT max(x.id) FROM emp x WHERE x.dept_id = d.id) "
+        "FROM emp e JOIN dept d ON d.id = e.dept_id WHERE e.salary / (e.id - 3) > 0 AND d.name <> 'x' "
+        "AND e.name LIKE 'emp%' ORDER BY e.id, d.name LIMIT 10"
+    )
+    ahead: list[Trial] = []
+    found = run(server, sql, seen=ahead)
+    alone: list[Trial] = []
+    with Alone(server.dsn()) as oracle:
+        assert reduce(sql, oracle, on_trial=alone.append).minimal == found.minimal
+    assert [trial.query for trial in ahead] == [trial.query for trial in alone]

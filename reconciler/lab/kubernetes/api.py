@@ -8,6 +8,7 @@ import threading
 from reconciler.lab.kubernetes import authorization, discovery, patches, subresources
 from reconciler.lab.kubernetes.authorization import ANONYMOUS, Deed
 from reconciler.lab.kubernetes.decode import DecodeError, as_object, load_json, load_yaml
+from reconciler.lab.kubernetes.deletion import DeleteOptions, delete_options
 from reconciler.lab.kubernetes.negotiation import negotiated
 from reconciler.lab.kubernetes.reads import DEFINITIONS, Reads, is_watch
 from reconciler.lab.kubernetes.resources import Resource, builtins, from_definition
@@ -33,7 +34,7 @@ from reconciler.lab.kubernetes.wire import (
     Response,
     WriteOptions,
 )
-from reconciler.lab.kubernetes.writes import DeleteOptions, Writes, delete_options
+from reconciler.lab.kubernetes.writes import Writes
 
 BODY_LIMIT = 3 * 1024 * 1024
 _PLAIN_PATHS = ("/healthz", "/livez", "/readyz")
@@ -73,7 +74,7 @@ class ApiServer:
 
     # ---- dispatch
 
-    def handle(self, request: Request) -> Response:
+    def answer(self, request: Request) -> Response:
         """Answers a request; refusals are answers, too."""
         with self.lock:
             self.writes.sink.clear()

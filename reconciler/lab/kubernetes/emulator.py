@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import ssl
 import threading
 import time
@@ -21,6 +22,7 @@ from reconciler.lab.kubernetes.controllers.definitions import definitions
 from reconciler.lab.kubernetes.controllers.router import router as routes
 from reconciler.lab.kubernetes.kinds import route
 from reconciler.lab.kubernetes.kinds.service import Allocator
+from reconciler.lab.kubernetes.resources import Resource
 from reconciler.lab.kubernetes.schema import Object
 from reconciler.lab.kubernetes.store import Store
 from reconciler.lab.kubernetes.wire import APPLY, Request
@@ -75,6 +77,7 @@ class KubernetesEmulator:
         self.port = port
         self._tls = tls
         self._server: ThreadingHTTPServer | None = None
+        self._failures: list[http.Failure] = []
         self._wake = threading.Event()
         self._due: float | None = None
         self._store = Store(0)
@@ -135,7 +138,7 @@ class KubernetesEmulator:
             context = self._context()
         tokens = {token: user for user, token in self.users.items()}
         self.api.stopping.clear()
-        self._server = http.listen(self.api, tokens, self._note, self._kick, self.port, context)
+        self._server = http.listen(self.api, tokens, self._note, self._kick, self._failures, self.port, context)
         self.port = self._server.server_address[1]
         self.api.address = f"{self.host}:{self.port}"
         threading.Thread(target=self._work, name="kubernetes-controllers", daemon=True).start()
@@ -160,6 +163,21 @@ class KubernetesEmulator:
     ) -> None:
         self.stop()
 
+    def fail_request(
+        self,
+        method: str,
+        path: str,
+        status: int = 503,
+        times: int = 1,
+        retry_after: int | None = None,
+        broken: str = "",
+    ) -> None:
+        """Lets requests over HTTP fail whose method is `method` and whose path matches the regular expression `path`.
+
+        `status` 0 drops the connection without an answer; `broken="after"`: the request is done before it fails.
+        """
+        self._failures.append(http.Failure(method, re.compile(path), status, times, retry_after, broken == "after"))
+
     def _note(self, method: str, path: str, code: int) -> None:
         self.log.append((method, path, code))
 
@@ -180,21 +198,32 @@ class KubernetesEmulator:
 
     def _work(self) -> None:
         while not self.api.stopping.is_set():
+            # A clock that is set by hand moves in `settle` only.
             wait = 3600.0
-            if self._due is not None:
-                wait = max(0.01, min(0.1, self._due - self.clock()))
+            if self._due is not None and not isinstance(self.clock, ManualClock):
+                wait = max(0.01, min(60.0, self._due - self.clock()))
             self._wake.wait(wait)
             self._wake.clear()
             if not self.api.stopping.is_set():
-                self.settle()
+                self._run()
 
     def settle(self, seconds: float = 0) -> None:
-        """Lets the controllers do what is due. With a `ManualClock`, `seconds` pass before."""
-        if seconds:
-            if isinstance(self.clock, ManualClock):
-                self.clock.advance(seconds)
-            else:
-                time.sleep(seconds)
+        """Lets the controllers do what is due within `seconds`; a `ManualClock` is advanced by them, step by step."""
+        if not isinstance(self.clock, ManualClock):
+            time.sleep(seconds)
+            self._run()
+            return
+        end = self.clock.now + seconds
+        self._run()
+        seen: tuple[float, int] | None = None
+        while self._due is not None and self._due <= end and seen != (self._due, self._store.revision):
+            seen = (self._due, self._store.revision)
+            self.clock.now = max(self.clock.now, self._due)
+            self._run()
+        self.clock.now = end
+        self._run()
+
+    def _run(self) -> None:
         with self.api.lock:
             self._due = run(self.cluster, self._controllers)
             self.api.writes.sink.clear()
@@ -237,7 +266,7 @@ class KubernetesEmulator:
         """A request without HTTP: its status and its body (JSON, text, or the list of a watch's events)."""
         raw = b"" if body is None else json.dumps(body).encode()
         given = {"content-type": "application/json", "user-agent": "emulator/1", **(headers or {})}
-        response = self.api.handle(Request.of(method, path, given, raw, user))
+        response = self.api.answer(Request.of(method, path, given, raw, user))
         if method != "GET":
             self.settle()
         if response.stream is not None:
@@ -247,11 +276,7 @@ class KubernetesEmulator:
     def apply(self, *objects: Object, manager: str = "seed", force: bool = True) -> None:
         """Seeds objects by server-side apply. Raises ValueError where one is refused."""
         for value in objects:
-            group, _, _ = value["apiVersion"].rpartition("/")
-            served = [one for one in self.api.resources() if (one.group, one.kind) == (group, value["kind"])]
-            if not served:
-                raise ValueError(f"the emulator serves no {value['kind']} of {value['apiVersion']}")
-            resource = served[0]
+            resource = self._served(value)
             meta = value["metadata"]
             base = f"/apis/{resource.api_version}" if resource.group else "/api/v1"
             space = f"/namespaces/{meta.get('namespace', 'default')}" if resource.namespaced else ""
@@ -261,6 +286,33 @@ class KubernetesEmulator:
             if code >= 300:
                 message = body["message"] if isinstance(body, dict) else body
                 raise ValueError(f"{value['kind']}/{meta['name']}: {message}")
+
+    def load(self, *objects: Object) -> None:
+        """Puts live objects in as they are: uid, resourceVersion, managedFields, status. For rehearsals.
+
+        Owners that are not loaded count as existing somewhere else. Raises ValueError for a kind that is not served.
+        """
+        with self.api.lock:
+            for value in sorted(objects, key=lambda one: one["kind"] != "CustomResourceDefinition"):
+                resource = self._served(value)
+                stored = copy.deepcopy(value)
+                meta = stored["metadata"]
+                meta.setdefault("uid", self.api.writes.new_uid())
+                meta.setdefault("creationTimestamp", self.api.writes.now())
+                self._store.insert(resource.place, stored)
+                if resource.kind == "CustomResourceDefinition":
+                    run(self.cluster, [definitions])
+            known = {one["metadata"]["uid"] for place in self._store.places() for one in self._store.view(place)}
+            owners = {owner["uid"] for one in objects for owner in one["metadata"].get("ownerReferences") or []}
+            elsewhere = set(self.cluster.memory.get("elsewhere", [])) | (owners - known)
+            self.cluster.memory["elsewhere"] = sorted(elsewhere)
+
+    def _served(self, value: Object) -> Resource:
+        group, _, version = value["apiVersion"].rpartition("/")
+        for one in self.api.resources():
+            if (one.group, one.version, one.kind) == (group, version, value["kind"]):
+                return one
+        raise ValueError(f"the emulator serves no {value['kind']} of {value['apiVersion']}")
 
     def get(self, path: str) -> Object | None:
         """An object or list by its path; None for a 404."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -17,21 +20,51 @@ from reconciler.lab.kubernetes.wire import Request, Response, warning_header
 Log = Callable[[str, str, int], None]
 
 
+@dataclass
+class Failure:
+    """What goes wrong with requests that match, `times` times: an answer with `status`, or none at all (0).
+
+    `after`: the request is done, but the client is not told.
+    """
+
+    method: str
+    path: re.Pattern[str]
+    status: int = 503
+    times: int = 1
+    retry_after: int | None = None
+    after: bool = False
+
+    def response(self) -> Response:
+        """The refusal as the server words it."""
+        texts = {
+            429: ("Too many requests, please try again later.", "TooManyRequests"),
+            503: ("the server is currently unable to handle the request", "ServiceUnavailable"),
+        }
+        message, reason = texts.get(self.status, ("an error on the server has prevented the request", "InternalError"))
+        details = {"retryAfterSeconds": self.retry_after} if self.retry_after is not None else None
+        headers = {"retry-after": str(self.retry_after)} if self.retry_after is not None else {}
+        return Response(self.status, ApiError(self.status, message, reason, details).body, headers=headers)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "emulator"
+    disable_nagle_algorithm = True  # headers and body are two writes
     # Set by `listen` on a subclass.
     api: ClassVar[ApiServer]
     tokens: ClassVar[dict[str, str]]
     log_request_seen: ClassVar[Log]
     after: ClassVar[Callable[[], None]]
+    failures: ClassVar[list[Failure]]
 
     def log_message(self, format: str, *args: Any) -> None:
         """Writes nothing to stderr: `KubernetesEmulator.log` has it all."""
 
     def _serve(self) -> None:
         length = int(self.headers.get("content-length") or 0)
-        body = self.rfile.read(length) if length <= 4 * BODY_LIMIT else b""
+        body = self.rfile.read(min(length, 4 * BODY_LIMIT))
+        if length > len(body):
+            self.close_connection = True
         headers = {key.lower(): value for key, value in self.headers.items()}
         user = self._user(headers)
         if user is None:
@@ -39,7 +72,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(Response(401, error.body))
             self._note(401)
             return
-        response = self.api.handle(Request.of(self.command, self.path, headers, body, user))
+        failure = self._failure()
+        if failure is not None and not failure.after:
+            self._fail(failure)
+            return
+        response = self.api.answer(Request.of(self.command, self.path, headers, body, user))
+        if failure is not None:
+            type(self).after()
+            self._fail(failure)
+            return
         self._note(response.code)
         if response.stream is not None:
             self._stream(response)
@@ -47,6 +88,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(response)
             if self.command != "GET":
                 type(self).after()
+
+    def _failure(self) -> Failure | None:
+        for one in self.failures:
+            if one.times > 0 and self.command == one.method and one.path.search(self.path):
+                one.times -= 1
+                return one
+        return None
+
+    def _fail(self, failure: Failure) -> None:
+        self._note(failure.status)
+        if failure.status:
+            self._send(failure.response())
+            return
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _note(self, code: int) -> None:
         type(self).log_request_seen(self.command, self.path, code)
@@ -112,6 +168,7 @@ def listen(
     tokens: dict[str, str],
     log: Log,
     after: Callable[[], None],
+    failures: list[Failure],
     port: int = 0,
     context: ssl.SSLContext | None = None,
 ) -> ThreadingHTTPServer:
@@ -121,6 +178,7 @@ def listen(
         "tokens": tokens,
         "log_request_seen": staticmethod(log),
         "after": staticmethod(after),
+        "failures": failures,
     }
     server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), members))
     if context is not None:

@@ -98,6 +98,16 @@ class Store:
             self._record(Change(self.revision, place, *key, kind, before, stored))
             return copy.deepcopy(stored)
 
+    def insert(self, place: str, value: Object) -> None:
+        """Puts an object in with the resourceVersion that it has; the revision is never below it. Nobody is told."""
+        with self.changed:
+            stored = ordered(copy.deepcopy(value))
+            metadata = stored["metadata"]
+            version = metadata.get("resourceVersion", "")
+            self.revision = max(self.revision + 1, int(version) if version.isdigit() else 0)
+            metadata.setdefault("resourceVersion", str(self.revision))
+            self._objects.setdefault(place, {})[metadata.get("namespace", ""), metadata["name"]] = stored
+
     def delete(self, place: str, namespace: str, name: str) -> Object:
         """Removes an object and gives it back with the delete's revision. Raises KeyError where there is none."""
         with self.changed:

@@ -10,21 +10,19 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
 
-from reconciler.lab.kubernetes import authorization, metadata, pod_security, security_constraints
+from reconciler.lab.kubernetes import authorization, deletion, metadata
+from reconciler.lab.kubernetes.admission import SYSTEM, Admission
 from reconciler.lab.kubernetes.authorization import Deed
-from reconciler.lab.kubernetes.decode import DecodeError, decode
+from reconciler.lab.kubernetes.decode import decode
 from reconciler.lab.kubernetes.fieldset import EMPTY, Paths
-from reconciler.lab.kubernetes.kinds import pod, route
 from reconciler.lab.kubernetes.kinds.service import Allocator
 from reconciler.lab.kubernetes.managed import FieldTracker, Writer, read, write
 from reconciler.lab.kubernetes.resources import Resource
 from reconciler.lab.kubernetes.schema import Object
 from reconciler.lab.kubernetes.status import (
     STALE,
-    ApiError,
     Problem,
     already_exists,
     bad_request,
@@ -34,7 +32,6 @@ from reconciler.lab.kubernetes.status import (
     not_found,
     server_error,
     unprocessable,
-    unsupported,
 )
 from reconciler.lab.kubernetes.store import Store, ordered
 from reconciler.lab.kubernetes.typed import same
@@ -42,20 +39,6 @@ from reconciler.lab.kubernetes.typed import same
 _STATUS: Paths = frozenset([(("f", "status"),)])
 _SPEC: Paths = frozenset([(("f", "spec"),), (("f", "metadata"), ("f", "labels"))])
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-PROTECTED = ("default", "kube-system", "kube-public")
-DEFINITION_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
-SYSTEM = "system:apiserver"  # who controllers are: no rights are checked
-
-
-@dataclass(frozen=True)
-class DeleteOptions:
-    """What a DELETE says."""
-
-    policy: str = ""
-    grace_seconds: int | None = None
-    uid: str = ""
-    resource_version: str = ""
-    dry_run: bool = False
 
 
 @dataclass
@@ -71,6 +54,17 @@ class Writes:
     admins: set[str] = field(default_factory=lambda: {"admin"})
     random: random.Random = field(default_factory=random.Random)
     sink: list[str] = field(default_factory=list)  # warnings of the request that is being answered
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(
+            self.store,
+            self.may,
+            self.warn,
+            self.suffix,
+            self.openshift,
+            self.pod_security_default,
+            self.ingress_domain,
+        )
 
     def now(self) -> str:
         """The time as objects carry it, in whole seconds."""
@@ -132,11 +126,7 @@ class Writes:
         value = copy.deepcopy(value)
         behaviour = resource.behaviour
         meta = value["metadata"]
-        self._admit_namespace(resource, value)
-        if resource.place == "/pods":
-            pod.pod_admission(value)
-            if self.openshift:
-                self._constrain(value, user)
+        self.admission.admit_new(resource, value, user)
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + self.suffix()
         meta["uid"] = self.new_uid()
@@ -145,15 +135,14 @@ class Writes:
             meta.pop(key, None)
         if behaviour.generation:
             meta["generation"] = 1
-        if self.openshift and _is_route(resource):
-            route.admit(value, self.ingress_domain)
+        self.admission.complete(resource, value)
         if resource.custom and resource.subresource("status"):
             value.pop("status", None)
         behaviour.create(value)
         problems = [*metadata.validate(meta, behaviour.name), *behaviour.validate(value)]
-        problems += self._host_problems(resource, value, None, user)
+        problems += self.admission.host_problems(resource, value, None, user)
         self._refuse(resource, meta.get("name", ""), problems)
-        self._pod_security(resource, value, None)
+        self.admission.pod_security(resource, value, None)
         for text in behaviour.warnings(value):
             self.warn(text)
         namespace, name = meta.get("namespace", ""), meta["name"]
@@ -162,48 +151,9 @@ class Writes:
         self._allocate(resource, value, dry_run)
         return ordered(value) if dry_run else self.store.put(resource.place, value)
 
-    def _constrain(self, value: Object, user: str) -> None:
-        """OpenShift's admission of a Pod: its ServiceAccount, then its security context constraint."""
-        namespace = value["metadata"]["namespace"]
-        spec = value["spec"]
-        name = spec.get("serviceAccountName") or "default"
-        spec["serviceAccountName"] = spec["serviceAccount"] = name
-        account = self.store.get("/serviceaccounts", namespace, name)
-        if account is None:
-            shown = value["metadata"].get("name") or value["metadata"].get("generateName", "")
-            why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
-            raise forbidden("pods", "", shown, why)
-        security_constraints.service_account(value, account, self.suffix)
-
-        def may_use(constraint: str) -> str:
-            deed = Deed("use", "security.openshift.io", "securitycontextconstraints", namespace, constraint)
-            is_open = any(one.open for one in security_constraints.CONSTRAINTS if one.name == constraint)
-            if is_open or (user != SYSTEM and self.may(user, deed)):
-                return "user"
-            return "serviceaccount" if self.may(f"system:serviceaccount:{namespace}:{name}", deed) else ""
-
-        found = self.store.get("/namespaces", "", namespace) or {"metadata": {}}
-        security_constraints.admit(value, found["metadata"].get("annotations") or {}, may_use)
-
     def _refuse(self, resource: Resource, name: str, problems: list[Problem]) -> None:
         if problems:
             raise unprocessable(resource.kind, resource.group, name, problems)
-
-    def _admit_namespace(self, resource: Resource, value: Object) -> None:
-        if not resource.namespaced:
-            return
-        namespace, name = value["metadata"].get("namespace", ""), value["metadata"].get("name", "")
-        found = self.store.get("/namespaces", "", namespace)
-        if found is None:
-            raise not_found("namespaces", "", namespace)
-        if "deletionTimestamp" in found["metadata"]:
-            why = f"unable to create new content in namespace {namespace} because it is being terminated"
-            cause = {
-                "reason": "NamespaceTerminating",
-                "message": f"namespace {namespace} is being terminated",
-                "field": "metadata.namespace",
-            }
-            raise forbidden(resource.plural, resource.group, name, why, [cause])
 
     def _allocate(self, resource: Resource, value: Object, dry_run: bool) -> None:
         if resource.place != "/services":
@@ -215,51 +165,6 @@ class Writes:
             if (one["metadata"]["namespace"], one["metadata"]["name"]) != own
         ]
         self._refuse(resource, own[1], self.allocator.fill(value, others, dry_run))
-
-    def _host_problems(self, resource: Resource, value: Object, old: Object | None, user: str) -> list[Problem]:
-        if not (self.openshift and _is_route(resource)):
-            return []
-        namespace = value["metadata"].get("namespace", "")
-        verb = "create" if old is None else "update"
-        if self.may(user, Deed(verb, route.GROUP, "routes/custom-host", namespace)):
-            return []
-        return route.custom_host(value, old)
-
-    def _pod_security(self, resource: Resource, value: Object, old: Object | None) -> None:
-        if resource.place == "/namespaces":
-            self._pod_security_of_namespace(value, old)
-            return
-        spec = _pod_spec(resource, value)
-        if spec is None:
-            return
-        namespace = self.store.get("/namespaces", "", value["metadata"].get("namespace", ""))
-        if resource.kind == "Pod" and (old is None or old["spec"] != value["spec"]):
-            level, version = pod_security.level_of(namespace, "enforce", self.pod_security_default)
-            if found := pod_security.violations(level, spec):
-                why = f'violates PodSecurity "{level}:{version}": {pod_security.text(found)}'
-                raise forbidden("pods", "", value["metadata"]["name"], why)
-        level, version = pod_security.level_of(namespace, "warn", self.pod_security_default)
-        if found := pod_security.violations(level, spec):
-            self.warn(f'would violate PodSecurity "{level}:{version}": {pod_security.text(found)}')
-
-    def _pod_security_of_namespace(self, value: Object, old: Object | None) -> None:
-        if old is None:
-            return
-        level, version = pod_security.level_of(value, "enforce", self.pod_security_default)
-        if (level, version) == pod_security.level_of(old, "enforce", self.pod_security_default):
-            return
-        name = value["metadata"]["name"]
-        groups: dict[str, list[str]] = {}
-        for one in self.store.view("/pods", name):
-            if found := pod_security.violations(level, one["spec"]):
-                groups.setdefault(", ".join(what for what, _ in found), []).append(one["metadata"]["name"])
-        if groups:
-            self.warn(
-                f'existing pods in namespace "{name}" violate the new PodSecurity enforce level "{level}:{version}"'
-            )
-            for what, pods in groups.items():
-                more = f" (and {len(pods) - 1} other pod{'s' if len(pods) > 2 else ''})" if len(pods) > 1 else ""
-                self.warn(f"{pods[0]}{more}: {what}")
 
     # ---- update
 
@@ -304,7 +209,7 @@ class Writes:
         meta = new["metadata"]
         self._refuse(resource, before["name"], problems)
         if subresource == "":
-            self._pod_security(resource, new, old)
+            self.admission.pod_security(resource, new, old)
             for text in resource.behaviour.warnings(new):
                 self.warn(text)
         if _same_but_times(old, new):
@@ -323,8 +228,7 @@ class Writes:
 
     def _update_main(self, resource: Resource, old: Object, new: Object) -> None:
         behaviour = resource.behaviour
-        if self.openshift and _is_route(resource):
-            route.admit(new, self.ingress_domain)
+        self.admission.complete(resource, new)
         behaviour.update(new, old)
         if resource.custom and resource.subresource("status"):
             new.pop("status", None)
@@ -340,7 +244,7 @@ class Writes:
         if behaviour.metadata_checks > 1:
             problems += metadata.validate(new["metadata"], behaviour.name)
         problems += behaviour.validate_update(new, old)
-        return [*problems, *self._host_problems(resource, new, old, user)]
+        return [*problems, *self.admission.host_problems(resource, new, old, user)]
 
     # ---- apply and other requests
 
@@ -423,120 +327,15 @@ class Writes:
         tracked = self.tracker(resource).updated(None, new, manager)
         return self.create(resource, tracked)
 
-    # ---- delete
-
-    def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[Object, bool]:
+    def delete(
+        self, resource: Resource, namespace: str, name: str, options: deletion.DeleteOptions
+    ) -> tuple[Object, bool]:
         """Deletes an object, or marks it as being deleted. Gives back the object and whether it is gone."""
-        old = self.store.get(resource.place, namespace, name)
-        if old is None:
-            raise not_found(resource.plural, resource.group, name)
-        if resource.place == "/namespaces" and name in PROTECTED:
-            raise forbidden("namespaces", "", name, "this namespace may not be deleted")
-        meta = old["metadata"]
-        self._preconditions(resource, meta, options)
-        if resource.place == "/namespaces":
-            return self._delete_namespace(resource, old, options.dry_run)
-        if resource.place == "apiextensions.k8s.io/customresourcedefinitions":
-            return self._delete_definition(resource, old, options.dry_run), False
-        if resource.kind == "Pod" and old["spec"].get("nodeName") and options.grace_seconds != 0:
-            return self._delete_gracefully(resource, old, options), False
-        marks = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
-        finalizers = [name for name in meta.get("finalizers") or [] if name not in marks.values()]
-        if options.policy in marks:
-            finalizers.append(marks[options.policy])
-        elif not options.policy:
-            finalizers = list(meta.get("finalizers") or [])
-        new = copy.deepcopy(old)
-        if finalizers:
-            new["metadata"]["finalizers"] = finalizers
-        else:
-            new["metadata"].pop("finalizers", None)
-        if "deletionTimestamp" not in meta:
-            self._mark(resource, new, 0)
-        elif resource.kind == "Pod":
-            new["metadata"]["deletionGracePeriodSeconds"] = 0
-        if finalizers:
-            if same(new, old) or options.dry_run:
-                return ordered(new), False
-            return self.store.put(resource.place, new), False
-        if options.dry_run:
-            return old, True
-        gone = self.store.delete(resource.place, namespace, name)
-        if resource.kind == "Pod":
-            new["metadata"]["resourceVersion"] = gone["metadata"]["resourceVersion"]
-            gone = ordered(new)
-        return gone, True
-
-    def _mark(self, resource: Resource, value: Object, grace: int) -> None:
-        meta = value["metadata"]
-        at = datetime.fromtimestamp(self.clock(), UTC) + timedelta(seconds=grace)
-        meta["deletionTimestamp"] = at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        meta["deletionGracePeriodSeconds"] = grace
-        if meta.get("generation"):
-            meta["generation"] += 1
-
-    def _preconditions(self, resource: Resource, meta: Object, options: DeleteOptions) -> None:
-        if options.uid and options.uid != meta["uid"]:
-            why = (
-                f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta['uid']}). "
-                "The object might have been deleted and then recreated"
-            )
-            raise conflict(resource.kind, resource.group, meta["name"], why)
-        if options.resource_version and options.resource_version != meta["resourceVersion"]:
-            why = (
-                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
-                f"ResourceVersion in record ({meta['resourceVersion']}). The object might have been modified"
-            )
-            raise conflict(resource.kind, resource.group, meta["name"], why)
-
-    def _delete_namespace(self, resource: Resource, old: Object, dry_run: bool) -> tuple[Object, bool]:
-        if "deletionTimestamp" in old["metadata"]:
-            return old, False
-        new = copy.deepcopy(old)
-        new["metadata"]["deletionTimestamp"] = self.now()
-        new["status"]["phase"] = "Terminating"
-        return (ordered(new) if dry_run else self.store.put(resource.place, new)), False
-
-    def _delete_definition(self, resource: Resource, old: Object, dry_run: bool) -> Object:
-        """A definition stays until its objects are gone: see `controllers.definitions`."""
-        if "deletionTimestamp" in old["metadata"]:
-            return old
-        new = copy.deepcopy(old)
-        new["metadata"]["deletionTimestamp"] = self.now()
-        new["metadata"]["finalizers"] = [*(new["metadata"].get("finalizers") or []), DEFINITION_FINALIZER]
-        return ordered(new) if dry_run else self.store.put(resource.place, new)
-
-    def _delete_gracefully(self, resource: Resource, old: Object, options: DeleteOptions) -> Object:
-        grace = options.grace_seconds
-        if grace is None:
-            grace = old["spec"].get("terminationGracePeriodSeconds", 30)
-        if "deletionTimestamp" in old["metadata"]:
-            return old
-        new = copy.deepcopy(old)
-        self._mark(resource, new, grace)
-        return ordered(new) if options.dry_run else self.store.put(resource.place, new)
+        return deletion.delete(self, resource, namespace, name, options)
 
 
 def _rest(value: Object) -> Object:
     return {key: part for key, part in value.items() if key not in ("kind", "apiVersion")}
-
-
-def _is_route(resource: Resource) -> bool:
-    return resource.place == f"{route.GROUP}/routes"
-
-
-def _pod_spec(resource: Resource, value: Object) -> Object | None:
-    if resource.custom:
-        return None
-    if resource.kind == "Pod":
-        found: Any = value["spec"]
-    elif resource.kind == "CronJob":
-        found = value["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    elif resource.group in ("apps", "batch"):
-        found = value["spec"]["template"]["spec"]
-    else:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _counts(resource: Resource, old: Object, new: Object) -> bool:
@@ -583,31 +382,3 @@ def _same_but_times(old: Object, new: Object) -> bool:
         return {**value, "metadata": {**meta, "managedFields": entries}}
 
     return same(plain(old), plain(new))
-
-
-def delete_options(body: Object, query: dict[str, str], dry_run: list[str]) -> DeleteOptions:
-    """Reads what a DELETE says, in its body or its query. Raises ApiError 422."""
-    policy = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
-    orphan = body.get("orphanDependents", query.get("orphanDependents"))
-    problems: list[Problem] = []
-    if policy and orphan is not None:
-        text = "orphanDependents and deletionPropagation cannot be both set"
-        problems.append(invalid("propagationPolicy", policy, text))
-    elif policy and policy not in ("Foreground", "Background", "Orphan"):
-        problems.append(unsupported("propagationPolicy", policy, ["Foreground", "Background", "Orphan", "nil"]))
-    if orphan is not None and not policy:
-        policy = "Orphan" if orphan in (True, "true") else "Background"
-    grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
-    given = body.get("preconditions") or {}
-    if problems:
-        raise unprocessable("DeleteOptions", "meta.k8s.io", "", problems)
-    return DeleteOptions(
-        policy,
-        None if grace is None else int(grace),
-        given.get("uid") or "",
-        given.get("resourceVersion") or "",
-        bool(dry_run or body.get("dryRun")),
-    )
-
-
-__all__ = ["SYSTEM", "ApiError", "DecodeError", "DeleteOptions", "Writes", "delete_options"]

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -108,6 +109,9 @@ class Folder:
         """
         source = subvolume(self.source)
         try:
+            if os.path.lexists(self.path) and not is_roots(self.path):
+                # Whoever owns the subvolume could lead us elsewhere by it.
+                raise Trouble(f"{self.path} is a link, or belongs to somebody else than root. Choose another `folder`.")
             if not os.path.isdir(self.path):
                 above = os.path.dirname(self.path.rstrip("/"))
                 os.makedirs(above, mode=0o755, exist_ok=True)
@@ -171,7 +175,7 @@ class Folder:
         """Take a snapshot, and note that it is ours.
 
         Args:
-            by: `schedule`, `person` or `restore`.
+            by: `schedule`, `person` or `restore`; the last one is locked, because it is the way back.
             zone: for names in local time.
 
         Raises:
@@ -187,6 +191,8 @@ class Folder:
         else:
             raise Trouble(f"{path} is there already.")
         record: dict[str, Any] = {"policy": policy, "by": by, "created": created}
+        if by == "restore":
+            record["locked"] = "before a restore"
         # First without its UUID: killed before the second record, the snapshot is ours all the same.
         self.note(name, {**record, "of": subvolume(self.source).uuid})
         snapshot(self.source, path)
@@ -223,6 +229,12 @@ class Folder:
         if begun and abs(volume.created - int(record.get("created", 0))) <= BEGUN_SECONDS:
             return {**record, "uuid": volume.uuid}
         return {}
+
+
+def is_roots(path: str) -> bool:
+    """Whether a path is a folder of root's, and no link to one."""
+    seen = os.lstat(path)
+    return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
 
 
 def write(path: str, content: Mapping[str, Any]) -> None:

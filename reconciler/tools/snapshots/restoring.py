@@ -6,7 +6,7 @@ is removed. Killed anywhere, the same command goes on. Runs on hosts: Python 3.9
 """
 
 # File names of any bytes, many of them: strings, as the system calls take them.
-# ruff: noqa: PTH102, PTH103, PTH104, PTH106, PTH112, PTH114, PTH115, PTH116, PTH118, PTH119, PTH120
+# ruff: noqa: PTH102, PTH104, PTH106, PTH112, PTH114, PTH115, PTH116, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.tools.snapshots.btrfs import Trouble, call, filesystem, is_mounted, nested, remove, snapshot
-from reconciler.tools.snapshots.folder import Entry, Folder, read, write
+from reconciler.tools.snapshots.folder import Entry, Folder, is_roots, read, write
 
 WORK, DONE = ".reconciler-restore", ".reconciler-restored"
 """Folders in the subvolume while a restore in place goes on: the copy and what was there; and what may go."""
@@ -112,7 +112,7 @@ class InPlace:
         """
         source = _source(self.entry, self.inside)
         self._refuse_what_would_be_lost()
-        if os.path.isdir(self._work):
+        if os.path.lexists(self._work) and is_roots(self._work):
             if read(os.path.join(self._work, "ready")) == self._mark:
                 return
             old = os.path.join(self._work, "old")
@@ -155,13 +155,13 @@ class InPlace:
         Raises:
             Trouble: there is no copy.
         """
-        if read(os.path.join(self._work, "ready")) != self._mark:
+        if not is_roots(self._work) or read(os.path.join(self._work, "ready")) != self._mark:
             raise Trouble("there is no copy to exchange. Begin again.")
         old, new = os.path.join(self._work, "old"), os.path.join(self._work, "new")
         above = os.path.join(self.folder.source, self._above)
         if self.inside:
             wanted, there = [os.path.basename(self.inside)], []
-            os.makedirs(above, exist_ok=True)
+            self._make_above()
         else:
             wanted, there = os.listdir(self.entry.path), os.listdir(above)
         stays = {WORK, DONE, os.path.relpath(self.folder.path, above)}
@@ -192,9 +192,21 @@ class InPlace:
         done = os.path.join(self.folder.source, DONE)
         call("rm", "-rf", "--one-file-system", "--", done)
         # First under another name, so that a kill in between does not look like a restore that is to be finished.
-        if os.path.isdir(self._work):
+        if os.path.lexists(self._work):
             os.rename(self._work, done)
             call("rm", "-rf", "--one-file-system", "--", done)
+
+    def _make_above(self) -> None:
+        """The folders that a path lies in, as they are in the snapshot."""
+        inside = ""
+        for name in filter(None, self._above.split("/")):
+            inside = os.path.join(inside, name)
+            place, original = os.path.join(self.folder.source, inside), os.path.join(self.entry.path, inside)
+            if not os.path.isdir(place):
+                seen = os.stat(original)
+                os.mkdir(place, 0o700)
+                os.chown(place, seen.st_uid, seen.st_gid)
+                shutil.copystat(original, place)
 
     def finish(self) -> None:
         """Remove what was there before, and give the subvolume itself the owner, mode and time that it had.

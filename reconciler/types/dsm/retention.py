@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from reconciler.model import IDENTITY, Change, Get, Probe, Request, ResourceType, Risk, Spec, State, Step
+from reconciler.model import IDENTITY, Absent, Change, Get, Probe, Request, ResourceType, Risk, Spec, State, Step
 from reconciler.types.dsm import RETENTION, ShareName, data
 
 EVERYTHING, NEWEST, DAYS, SMART, BY_TIME = 0, 20, 64, 128, 32
@@ -52,11 +52,11 @@ def probe(retentions: Sequence[Retention]) -> Probe:
     return [_state(data(reply, f"the retention of {share}")) for share, reply in zip(shares, replies, strict=True)]
 
 
-def _state(answer: Mapping[str, Any]) -> State | None:
+def _state(answer: Mapping[str, Any]) -> State | Absent:
     # Whether it is triggered by time does not change what is kept.
     policy = int(answer.get("policyType") or 0) & ~BY_TIME
     if policy == EVERYTHING:
-        return None
+        return Absent({"taskId": answer.get("tid", -1)})
     bits = int(answer.get("advPolicyType") or 0)
     counts = {name: int(answer.get(field) or 0) if bits & BITS[name] else 0 for name, field in COUNTS.items()}
     return {
@@ -79,7 +79,8 @@ def steps(change: Change[Retention]) -> Iterable[Step]:
     counts = {n: getattr(spec, "all_days" if n == "allDays" else n) for n in COUNTS}
     # What is not declared keeps its number.
     full = {n: v if v is not None else int(change.seen.get(n) or 0) for n, v in counts.items()}
-    policy = {mode: number for number, mode in MODES.items()}[spec.mode or change.seen.get("mode", "newest")]
+    policies = {mode: number for number, mode in MODES.items()}
+    policy = policies.get(spec.mode or change.seen.get("mode", ""), NEWEST)
     params = {
         **common,
         "policyType": policy,

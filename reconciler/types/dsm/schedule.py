@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from reconciler.model import IDENTITY, Change, Get, Probe, Request, ResourceType, Risk, Spec, State, Step
+from reconciler.model import IDENTITY, Absent, Change, Get, Probe, Request, ResourceType, Risk, Spec, State, Step
 from reconciler.types.dsm import SNAPSHOT, ShareName, data
 
 Every = Literal["5min", "15min", "30min", "1h", "2h", "3h", "4h", "6h", "8h", "12h", "1d"]
@@ -56,9 +56,10 @@ def probe(schedules: Sequence[Schedule]) -> Probe:
     return [_state(data(reply, f"the schedule of {share}")) for share, reply in zip(shares, replies, strict=True)]
 
 
-def _state(answer: Mapping[str, Any]) -> State | None:
+def _state(answer: Mapping[str, Any]) -> State | Absent:
     if not answer.get("enable_snapshot_schedule"):
-        return None
+        # What was switched off keeps its task.
+        return Absent({"taskId": answer.get("task_id", -1)})
     seen = answer.get("schedule") or {}
     return {
         "every": interval(seen),

@@ -20,7 +20,9 @@ PROGRAM: Final = "/usr/local/lib/otp-server/otp-server.py"
 FOLDER: Final = "/etc/otp-server"
 CONFIG: Final = f"{FOLDER}/config.json"
 KEYS: Final = f"{FOLDER}/keys.json"
+UNIT: Final = "otp-server.service"
 STORE: Final = "/var/lib/otp-server"
+"""Of the unit, which makes it; it stays when the server goes, because of what was counted."""
 USER: Final = "otp-server"
 PACKAGE: Final = "python3-cryptography"
 
@@ -98,5 +100,5 @@ def tell(entry: Entry, part: str, content: Any, secrets: Mapping[str, str | Secr
 
 def needs(entry: Entry) -> Iterable[str]:
     """As much of the server as it takes to write to it."""
-    files = (entry.program, entry.config, KEYS, STORE)
-    return (*(f"path:{path}" for path in files), f"user:{USER}", f"package:{PACKAGE}")
+    files = (entry.program, entry.config, KEYS)
+    return (*(f"path:{path}" for path in files), f"user:{USER}", f"package:{PACKAGE}", f"unit:{UNIT}")

@@ -9,10 +9,10 @@ import copy
 from collections import Counter
 
 from reconciler.lab.kubernetes.controllers import Cluster
+from reconciler.lab.kubernetes.deletion import DeleteOptions
 from reconciler.lab.kubernetes.resources import Resource
 from reconciler.lab.kubernetes.schema import Object
 from reconciler.lab.kubernetes.security_constraints import GROUPS, LEVEL, RANGE
-from reconciler.lab.kubernetes.writes import DeleteOptions
 
 MANAGER = "kube-controller-manager"
 _MARKS = ("foregroundDeletion", "orphan")
@@ -30,7 +30,7 @@ def _objects(cluster: Cluster) -> list[tuple[Resource, Object]]:
 def collect(cluster: Cluster) -> float | None:
     """Deletes what has lost its owners; lets go what waits for its dependents."""
     everything = _objects(cluster)
-    by_uid = {value["metadata"]["uid"]: value for _, value in everything}
+    known = {value["metadata"]["uid"] for _, value in everything} | set(cluster.memory.get("elsewhere", []))
     dependents: dict[str, list[tuple[Resource, Object]]] = {}
     for resource, value in everything:
         for owner in value["metadata"].get("ownerReferences") or []:
@@ -38,7 +38,7 @@ def collect(cluster: Cluster) -> float | None:
     for resource, value in everything:
         meta = value["metadata"]
         owners = meta.get("ownerReferences") or []
-        if owners and not any(owner["uid"] in by_uid for owner in owners) and "deletionTimestamp" not in meta:
+        if owners and not any(owner["uid"] in known for owner in owners) and "deletionTimestamp" not in meta:
             _delete(cluster, resource, value, "Background")
         for mark in _MARKS:
             if "deletionTimestamp" in meta and mark in (meta.get("finalizers") or []):

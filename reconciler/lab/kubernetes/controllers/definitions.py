@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 
 from reconciler.lab.kubernetes.controllers import Cluster
+from reconciler.lab.kubernetes.deletion import DEFINITION_FINALIZER, DeleteOptions
 from reconciler.lab.kubernetes.schema import Object
-from reconciler.lab.kubernetes.writes import DEFINITION_FINALIZER, DeleteOptions
 
 PLACE = ("apiextensions.k8s.io", "customresourcedefinitions")
 

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.lab.kubernetes.controllers import Cluster
+from reconciler.lab.kubernetes.deletion import DeleteOptions
 from reconciler.lab.kubernetes.schema import Object
 from reconciler.lab.kubernetes.status import ApiError
 from reconciler.lab.kubernetes.typed import same
-from reconciler.lab.kubernetes.writes import DeleteOptions
 
 MANAGER = "kube-controller-manager"
 HASH = "pod-template-hash"
@@ -115,6 +115,8 @@ class _Rollout:
             if not waiting:
                 self._create(surge)
                 return None
+        elif self._found():
+            return None
         if self._scale(surge, unavailable, recreate):
             return None
         return self._status()
@@ -134,8 +136,7 @@ class _Rollout:
         count = replicas
         if self.spec["strategy"]["type"] == "RollingUpdate":
             count = max(0, min(replicas + surge - self._total(), replicas))
-        revisions = [int((one["metadata"].get("annotations") or {}).get(REVISION, "0")) for one in self.all]
-        revision = str(max(revisions, default=0) + 1)
+        revision = str(max((self._revision(one) for one in self.all), default=0) + 1)
         selector = copy.deepcopy(self.spec["selector"])
         selector["matchLabels"] = {**(selector.get("matchLabels") or {}), HASH: name}
         meta = self.value["metadata"]
@@ -159,6 +160,26 @@ class _Rollout:
         text = f'Created new replica set "{made["metadata"]["name"]}"'
         self._set(new["status"], "Progressing", "True", "NewReplicaSetCreated", text)
         self._write(new)
+
+    def _revision(self, replica_set: Object) -> int:
+        return int((replica_set["metadata"].get("annotations") or {}).get(REVISION, "0"))
+
+    def _found(self) -> bool:
+        """An older template again: its ReplicaSet becomes the newest revision."""
+        assert self.new is not None
+        newest = max((self._revision(one) for one in self.old), default=0)
+        if self._revision(self.new) > newest:
+            return False
+        revision = str(newest + 1)
+        again = copy.deepcopy(self.new)
+        again["metadata"]["annotations"] = {**(again["metadata"].get("annotations") or {}), REVISION: revision}
+        self.cluster.writes.controller_update(self.sets, self.new, again, MANAGER)
+        new = copy.deepcopy(self.value)
+        new["metadata"]["annotations"] = {**(new["metadata"].get("annotations") or {}), REVISION: revision}
+        name = self.new["metadata"]["name"]
+        self._set(new["status"], "Progressing", "True", "FoundNewReplicaSet", f'Found new replica set "{name}"')
+        self._write(new)
+        return True
 
     def _scale(self, surge: int, unavailable: int, recreate: bool) -> bool:
         """Scales one ReplicaSet; False where nothing is to be scaled."""
@@ -210,7 +231,7 @@ class _Rollout:
             self._write(new)
             return None
         active = [one for one in self.all if one["spec"]["replicas"]]
-        newest = max(self.all, key=lambda one: int(one["metadata"]["annotations"][REVISION]), default=None)
+        newest = max(self.all, key=self._revision, default=None)
         target = active[0] if len(active) == 1 else (newest if not active else None)
         if target is not None and target["spec"]["replicas"] != self.spec["replicas"]:
             self._resize(target, self.spec["replicas"])
