@@ -118,6 +118,8 @@ def expand(catalog: Catalog) -> list[Resource[Any]]:
                 if resource.type not in catalog.registry.types:
                     raise ContractError(document.kind, f"{document.kind} uses the unknown type {resource.type}.")
                 attributes.update(catalog.registry.types[resource.type].compared.values())
+                if document.lifecycle.ignore_changes:
+                    attributes.update(catalog.registry.types[resource.type].parts(resource.spec))
                 other = found.setdefault(resource.address, resource)
                 if other is not resource and (other.spec != resource.spec or other.absent != resource.absent):
                     problems.append(_conflict(resource, other))

@@ -543,6 +543,11 @@ def no_fields(spec: Any) -> Iterable[str]:
     return ()
 
 
+def no_words(change: Change[Any]) -> Iterable[str]:
+    """The default `why`."""
+    return ()
+
+
 def no_findings(change: Change[Any]) -> Iterable[tuple[str, str, str]]:
     """The default `findings`."""
     return ()
@@ -570,6 +575,9 @@ class ResourceType(Generic[S]):
             another target is written `@TARGET/TOKEN`.
         among: completes a spec by the tokens that everything on its target provides.
         risk: what may go wrong.
+        why: more sentences for the reader of a plan, such as who changed the object, from what the probe saw.
+        parts: names inside attributes, such as `spec.replicas`, that `lifecycle.ignoreChanges` may name as well; the
+            kind passes them on, and the type leaves them alone.
         summary: what the type is, in one line.
     """
 
@@ -590,6 +598,8 @@ class ResourceType(Generic[S]):
     stale: Mapping[str, Any] = field(default_factory=dict)
     among: Callable[[S, Collection[str]], S] = alone
     risk: Callable[[Change[S]], Risk | None] = no_risk
+    why: Callable[[Change[S]], Iterable[str]] = no_words
+    parts: Callable[[S], Iterable[str]] = no_fields
 
     @property
     def is_audit(self) -> bool:

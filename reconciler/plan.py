@@ -252,7 +252,7 @@ def make(
             continue
         if refuse:
             _check_adoption(change, inventory)
-        why = tuple(_why(change, movers, address in inventory))
+        why = (*_why(change, movers, address in inventory), *kind.why(change))
         changes[address] = replace(change, why=why) if why else change
     if refuse and not force:
         _guard(changes, desired, inventory)

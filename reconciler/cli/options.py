@@ -77,8 +77,8 @@ def project(path: Path, state: Path | None, images: Path | None = None, **settin
 
 
 def _tune() -> None:
-    """What a command makes lives until its end, and its threads mostly wait for hosts: to look for garbage and to switch
-    threads as often as Python does by itself is work for nothing."""
+    """What a command makes lives until its end, and its threads mostly wait for hosts: to look for garbage, and to
+    switch threads, as often as Python does by itself is work for nothing."""
     import gc
     import sys
 

@@ -209,7 +209,7 @@ RequiresMountsFor={mounts}
 
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/env python3 {program} run {configuration}/{name}.json
+ExecStart=/usr/bin/env python3 -I {program} run {configuration}/{name}.json
 Nice=10
 IOSchedulingClass=idle
 """

@@ -176,4 +176,6 @@ def words_of_step(step: Step) -> list[str]:
 def change_of(kind: ResourceType[Any], entry: Mapping[str, Any]) -> Change[Any]:
     """The engine's change for an entry of `steps`."""
     absent = "after" in entry and entry["after"] is None
-    return diff(resource(kind, entry["spec"], absent=absent), state(entry.get("before")), kind, secrets().seal)
+    before = state(entry.get("before"))
+    assert not isinstance(before, Unprobed), "there are no steps for what could not be read"
+    return diff(resource(kind, entry["spec"], absent=absent), before, kind, secrets().seal)

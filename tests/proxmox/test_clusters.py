@@ -11,7 +11,7 @@ import pytest
 from reconciler.apply import Result
 from reconciler.cli.main import run as cli
 from reconciler.discover import discover, text_of
-from reconciler.lab.proxmox import ManualClock
+from reconciler.lab.proxmox import ManualClock, Pace
 from reconciler.model import Action, Outcome
 from tests.proxmox.world import PASSWORD, World, document, outcomes, world
 
@@ -120,13 +120,16 @@ def test_only_what_is_ours_is_pruned_and_in_the_right_order(one: World) -> None:
     assert one.look("/cluster/replication") == []
 
 
-def test_a_job_on_its_way_out_is_waited_for_and_made_anew(one: World) -> None:
-    one.write(JOB)
-    one.settle()
-    one.root(("DELETE", "/cluster/replication/100-0"))
-    made = one.plan()
-    assert [sorted(c.changed) for c in made.changes] == [["removing"]]
-    one.settle()
+def test_a_job_on_its_way_out_is_waited_for_and_made_anew(tmp_path: Path) -> None:
+    slow = Pace(task=0.05, scheduler=4.0, replication=0.1, broadcast=0.1)
+    with world(tmp_path, pace=slow) as one:
+        one.write(JOB)
+        one.settle()
+        one.root(("DELETE", "/cluster/replication/100-0"))
+        made = one.plan()
+        assert [sorted(c.changed) for c in made.changes] == [["removing"]]
+        assert made.changes[0].action is Action.REPLACE
+        one.settle()
 
 
 def test_another_pair_of_nodes_means_another_job(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from reconciler.apply import Result
 from reconciler.connections.proxmox import Proxmox
-from reconciler.lab.proxmox import PbsSimulator, PveSimulator
+from reconciler.lab.proxmox import Pace, PbsSimulator, PveSimulator
 from reconciler.model import Get, Outcome, Request, Target, Work
 from reconciler.plan import Plan
 from reconciler.project import Project
@@ -139,9 +139,12 @@ class World:
 
 
 @contextmanager
-def world(folder: Path, **state: Any) -> Iterator[World]:
+def world(folder: Path, pace: Pace | None = None, **state: Any) -> Iterator[World]:
     """A cluster of two nodes with two guests on ZFS, and a backup server that it can reach."""
-    with PbsSimulator() as pbs, PveSimulator(state or None, backup_servers={"backup1.example.org": pbs}) as pve:
+    with (
+        PbsSimulator() as pbs,
+        PveSimulator(state or None, pace=pace, backup_servers={"backup1.example.org": pbs}) as pve,
+    ):
         one = World(folder, pve, pbs)
         one.root(
             ("POST", "/storage", {"storage": "tank", "type": "zfspool", "pool": "tank/vm"}),

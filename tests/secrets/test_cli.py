@@ -418,6 +418,18 @@ def test_a_tampered_store_is_told_with_file_and_key(repo: Path, cli: Cli, monkey
         assert file.read_text() == before
 
 
+def test_validate_runs_no_command_and_reads_no_file(repo: Path, cli: Cli, tmp_path: Path) -> None:
+    """What a stranger's documents name is run by `plan`, and not before."""
+    marker = tmp_path / "marker"
+    documents = repo / "desired-state/all.yaml"
+    documents.write_text(DOCUMENTS.replace("secretRef: web/token", f'secretRef: "command:tee {marker}"'))
+    for command in (["validate"], ["graph"], ["secrets", "list"]):
+        assert cli(*command)[0] == 0
+        assert not marker.exists()
+    cli("plan")
+    assert marker.exists()
+
+
 def test_validate_and_help_need_no_library() -> None:
     """They start fast, and work where pyrage is not installed."""
     code = (

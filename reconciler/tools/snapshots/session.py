@@ -29,7 +29,7 @@ from reconciler.tools.snapshots import program_text
 RUN: Final = """
 [ -z "$OFFLINE" ] || { echo '{"error": "Nothing runs in an image, so it has no snapshots."}'; exit 1; }
 command -v python3 >/dev/null || { echo '{"error": "There is no python3 on this host. Install it."}'; exit 1; }
-exec python3 - "$@"
+exec python3 -I - "$@"
 """
 
 

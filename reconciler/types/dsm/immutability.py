@@ -45,7 +45,7 @@ def risk(change: Change[Immutability]) -> Risk | None:
     """What is protected cannot be taken back."""
     if change.after is None:
         return Risk("data-loss", "new snapshots can be removed at once; those that are protected stay so")
-    return Risk("downtime", "snapshots that are taken from now on hold their space for the whole period")
+    return None
 
 
 TYPE = ResourceType("dsm.immutability", Immutability, probe, steps, risk=risk)

@@ -43,7 +43,7 @@ found=$(sha256sum <"$program" 2>/dev/null) || :
 [ "${found%% *}" = "$digest" ] || { echo absent; exit 0; }
 [ "$(id -u)" -eq 0 ] || { echo 'it needs root'; exit 1; }
 command -v python3 >/dev/null || { echo no-python; exit 0; }
-python3 "$program" status "$@"
+python3 -I "$program" status "$@"
 """
 
 

@@ -1,0 +1,220 @@
+"""Path patterns of AppArmor: which paths they mean, and whether one means all that another one does.
+
+The patterns are those of apparmor.d(5), "Globbing": `*` and `?` do not cross a slash, `**` does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import Final
+
+_NUMBER: Final = "{[0-9],[1-9][0-9],[1-9][0-9][0-9],[1-9][0-9][0-9][0-9],[1-9][0-9][0-9][0-9][0-9],[1-9][0-9][0-9][0-9][0-9][0-9],[1-9][0-9][0-9][0-9][0-9][0-9][0-9]}"  # noqa: E501  the pattern language has no repetition
+Variables = Mapping[str, Sequence[str]]
+
+TUNABLES: Final[Variables] = {
+    "HOMEDIRS": ["/home/"],
+    "HOME": ["@{HOMEDIRS}/*/", "/root/"],
+    "PROC": ["/proc/"],
+    "sys": ["/sys/"],
+    "securityfs": ["@{sys}/kernel/security/"],
+    "apparmorfs": ["@{securityfs}/apparmor/"],
+    "run": ["/run/", "/var/run/"],
+    "etc_ro": ["/etc/", "/usr/etc/"],
+    "etc_rw": ["/etc/"],
+    "multiarch": ["*-linux-gnu*"],
+    "pid": [_NUMBER],
+    "pids": [_NUMBER],
+    "tid": [_NUMBER],
+    "uid": [_NUMBER],
+    "uids": [_NUMBER],
+    "system_share_dirs": ["/usr/share", "/usr/local/share"],
+    "user_share_dirs": ["@{HOME}/.local/share"],
+    "flatpak_exports_root": ["flatpak/exports"],
+    **{f"XDG_{name.upper()}_DIR": [name] for name in "Desktop Documents Download Music Pictures Templates".split()},
+    "XDG_PUBLICSHARE_DIR": ["Public"],
+    "XDG_VIDEOS_DIR": ["Videos"],
+}
+"""Variables that `include <tunables/global>` brings, with roughly what they stand for on Debian."""
+_SIZES: Final = {
+    "int": (2, 4, 6, 8, 9, 10, 12, 15, 16, 32, 64),
+    "hex": (2, 4, 6, 8, 9, 10, 12, 15, 16, 32, 38, 64),
+    "rand": (2, 4, 6, 8, 9, 10, 12, 15, 16, 32, 64),
+    "word": (2, 4, 6, 8, 9, 10, 12, 15, 16, 32, 64),
+}
+GLOBAL_NAMES: Final = frozenset(
+    (*TUNABLES, *"d l c w h u8 u16 u32 u64".split(), *_SIZES, *(f"{n}{s}" for n, sizes in _SIZES.items() for s in sizes))
+)
+"""Every name that `include <tunables/global>` declares in AppArmor 4.1; those without a value above are just known."""
+BUILT_IN: Final = frozenset({"profile_name", "exec_path", "attach_path"})
+"""Names that the parser itself knows."""
+_MANY: Final = 64
+_REFERENCE: Final = re.compile(r"@\{([A-Za-z][A-Za-z0-9_]*)\}")
+
+
+def variables_in(pattern: str) -> list[str]:
+    """Names of the variables of a pattern, each once.
+
+    >>> variables_in("@{PROC}/@{pid}/maps")
+    ['PROC', 'pid']
+    """
+    return list(dict.fromkeys(_REFERENCE.findall(pattern)))
+
+
+def values(pattern: str, known: Variables, depth: int = 8) -> list[str]:
+    """What a pattern is with its variables put in; unknown ones become `*`. Many values are cut off at 64.
+
+    >>> values("@{run}/x", TUNABLES)
+    ['/run/x', '/var/run/x']
+    """
+    names = variables_in(pattern)
+    if not names or depth == 0:
+        return [re.sub(r"/{2,}", "/", _REFERENCE.sub("*", pattern))]
+    out: list[str] = []
+    for chosen in product(*(known.get(name) or ("*",) for name in names)):
+        put = dict(zip(names, chosen, strict=True))
+        out += values(_REFERENCE.sub(lambda m, put=put: put[m[1]], pattern), known, depth - 1)  # type: ignore[misc]
+        if len(out) > _MANY:
+            break
+    return out[:_MANY]
+
+
+@lru_cache(maxsize=4096)
+def _expression(pattern: str) -> str:
+    out: list[str] = []
+    i, depth = 0, 0
+    while i < len(pattern):
+        char = pattern[i]
+        at_start = i == 0 or pattern[i - 1] == "/"
+        if char == "\\" and i + 1 < len(pattern):
+            i += 1
+            out.append(re.escape(pattern[i]))
+        elif pattern.startswith("**", i):
+            while pattern.startswith("*", i + 1):
+                i += 1
+            # `/dir/**` is all below the folder, and not the folder itself.
+            out.append(".+" if at_start and i + 1 == len(pattern) else ".*")
+        elif char == "*":
+            out.append("[^/]+" if at_start and pattern[i + 1 : i + 2] in ("", "/") else "[^/]*")
+        elif char == "?":
+            out.append("[^/]")
+        elif char == "[" and "]" in pattern[i + 2 :]:
+            end = pattern.index("]", i + 2)
+            body = pattern[i + 1 : end].replace("\\", r"\\").replace("[", r"\[")
+            out.append(f"[{body}]")
+            i = end
+        elif char == "{":
+            depth += 1
+            out.append("(?:")
+        elif char == "}" and depth:
+            depth -= 1
+            out.append(")")
+        elif char == "," and depth:
+            out.append("|")
+        else:
+            out.append(re.escape(char))
+        i += 1
+    return "".join(out) + ")" * depth
+
+
+@lru_cache(maxsize=4096)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
+    try:
+        return re.compile("|".join(f"(?:{_expression(one)})" for one in patterns), re.DOTALL)
+    except re.error:
+        return None
+
+
+def matches(pattern: str, path: str, known: Variables = TUNABLES) -> bool:
+    """Whether a path is one that the pattern means.
+
+    >>> matches("/etc/*.conf", "/etc/a.conf"), matches("/etc/*", "/etc/a/b"), matches("/etc/**", "/etc/a/b")
+    (True, False, True)
+    """
+    found = _compiled(tuple(values(pattern, known)))
+    return found is not None and found.fullmatch(path) is not None
+
+
+def covers(wide: str, narrow: str, known: Variables = TUNABLES) -> bool:
+    """Whether the first pattern means all that the second one does; False in doubt.
+
+    >>> covers("/etc/**", "/etc/ssl/*.pem"), covers("/etc/*", "/etc/**"), covers("/a/*", "/a/b")
+    (True, False, True)
+    """
+    if wide == narrow:
+        return True
+    samples = [s for value in values(narrow, known) for s in _samples(value)]
+    found = _compiled(tuple(values(wide, known)))
+    return found is not None and bool(samples) and all(found.fullmatch(sample) for sample in samples)
+
+
+def overlap(one: str, other: str, known: Variables = TUNABLES) -> bool:
+    """Whether there is a path that both patterns mean, as far as samples show it.
+
+    >>> overlap("/bin/*sh", "/bin/b*"), overlap("/bin/a*", "/bin/b*")
+    (False, False)
+    """
+    for wide, narrow in ((one, other), (other, one)):
+        found = _compiled(tuple(values(wide, known)))
+        if found is not None and any(found.fullmatch(s) for v in values(narrow, known) for s in _samples(v)):
+            return True
+    return False
+
+
+def is_literal(pattern: str) -> bool:
+    """Whether it means one path only."""
+    return not re.search(r"[*?\[{]|@\{", pattern)
+
+
+def _samples(pattern: str) -> list[str]:
+    """Paths that a pattern without variables means, which stand for all of them: its stars as one odd word, and as
+    several folders where they may be that."""
+    out = [""]
+    i = 0
+    while i < len(pattern):
+        char = pattern[i]
+        choices: Iterable[str] = (char,)
+        if char == "\\" and i + 1 < len(pattern):
+            i += 1
+            choices = (pattern[i],)
+        elif pattern.startswith("**", i):
+            i += 1
+            choices = ("\x01q", "\x01q/\x02w.z")
+        elif char == "*":
+            choices = ("\x01q",)
+        elif char == "?":
+            choices = ("\x01",)
+        elif char == "[" and "]" in pattern[i + 2 :]:
+            end = pattern.index("]", i + 2)
+            body = pattern[i + 1 : end]
+            choices = ("\x01",) if body.startswith("^") else tuple({body[0], body[-1]})
+            i = end
+        elif char == "{":
+            end = _closing(pattern, i)
+            inner = [s for part in _alternatives(pattern[i + 1 : end]) for s in _samples(part)]
+            choices = inner[:_MANY]
+            i = end
+        out = [f"{before}{choice}" for before in out for choice in choices][: 4 * _MANY]
+        i += 1
+    return out
+
+
+def _closing(pattern: str, start: int) -> int:
+    depth = 0
+    for i in range(start, len(pattern)):
+        depth += {"{": 1, "}": -1}.get(pattern[i], 0)
+        if depth == 0:
+            return i
+    return len(pattern)
+
+
+def _alternatives(inner: str) -> list[str]:
+    out, depth, start = [], 0, 0
+    for i, char in enumerate(inner):
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        if char == "," and depth == 0:
+            out.append(inner[start:i])
+            start = i + 1
+    return [*out, inner[start:]]

@@ -1,0 +1,1 @@
+"""Objects of Kubernetes and OpenShift, and audits of them."""
