@@ -62,6 +62,11 @@ class Catalog:
         raw = self._raw.get(document.address)
         return raw.position(path) if raw else document.position
 
+    def written(self, document: Document[Any], *path: str | int) -> str:
+        """The first word of a value as it stands in the file: `|` for a block of text."""
+        raw = self._raw.get(document.address)
+        return raw.written(path) if raw else ""
+
     def problem(self, document: Document[Any], path: Sequence[str | int], message: str, fix: str = "") -> Problem:
         """A problem at a place inside a document."""
         return Problem(message, fix, document.address, self.position(document, *path))

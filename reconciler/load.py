@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,8 +60,7 @@ class RawDocument:
 
     def position(self, path: Path_ = (), *, key: bool = False) -> Position:
         """Where the value (or the key) at `path` stands; the closest parent where the path does not exist."""
-        marks: dict[tuple[int, Path_, bool], tuple[int, int]] = {}
-        _documents(self.text, self.file, marks)
+        marks = _marks(self.text, self.file)
         for end in range(len(path), -1, -1):
             for is_key in (key, True, False):
                 mark = marks.get((self.index, path[:end], is_key))
@@ -73,6 +73,14 @@ class RawDocument:
         place = self.position(path)
         line = self.text.split("\n")[place.line - 1]
         return re.split(r"[\s,\]}#]", line[place.column - 1 :], maxsplit=1)[0]
+
+
+@lru_cache(maxsize=2)
+def _marks(text: str, file: str) -> Mapping[tuple[int, Path_, bool], tuple[int, int]]:
+    """Where everything in a file stands; whoever asks once mostly asks again."""
+    marks: dict[tuple[int, Path_, bool], tuple[int, int]] = {}
+    _documents(text, file, marks)
+    return marks
 
 
 @dataclass(frozen=True)

@@ -186,13 +186,51 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What may go wrong when a change is applied; shown in the plan."""
+    """What may go wrong when a change is applied; shown in the plan.
+
+    Attributes:
+        guard: how a change is guarded, or why it is not; the plan fills it in.
+    """
 
     kind: Literal["lock-out", "data-loss", "downtime"]
     text: str
+    guard: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What a host keeps of itself before a guarded change, to put it back by itself. See `reconciler.guard`.
+
+    Attributes:
+        paths: files, links and whole folders, or their absence; `~alice/.ssh/authorized_keys` lies in a home folder.
+        units: systemd units: whether they are enabled, masked, running. Those that run are restarted once all else is
+            back.
+        accounts: whose login depends on it.
+    """
+
+    paths: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------- documents
+
+
+class Guard(Spec):
+    """Changes that the host takes back by itself unless a new login confirms them in time."""
+
+    canary: int = Field(1, ge=0, le=1000, description="How many hosts go first; the others wait until they are well.")
+    confirm_within: str = Field(
+        "120s",
+        pattern=r"^[1-9][0-9]{0,3}(s|min)$",
+        json_schema_extra={"patternErrorMessage": 'Write a duration, such as "90s" or "10min".'},
+        description="How long the host waits for the confirmation, from the moment before the change.",
+    )
+
+    @property
+    def seconds(self) -> int:
+        """`confirm_within` in seconds."""
+        return int(self.confirm_within.rstrip("smin")) * (60 if self.confirm_within.endswith("min") else 1)
 
 
 class Lifecycle(Spec):
@@ -208,6 +246,11 @@ class Lifecycle(Spec):
         "leave it in place when the document goes. `Always`: take it over as if we had created it.",
     )
     requires: tuple[str, ...] = Field((), description="Documents (`Kind/name`) whose objects come first.")
+    guard: Guard | Literal["Never"] | None = Field(
+        None,
+        description="Changes on hosts that may lock people out are guarded by themselves: see docs/guard.md. Given here, "
+        "all changes of this document are, and in this way. `Never`: none is.",
+    )
 
 
 class Metadata(Spec):
@@ -543,6 +586,11 @@ def no_fields(spec: Any) -> Iterable[str]:
     return ()
 
 
+def keeps_nothing(change: Change[Any]) -> Keep | None:
+    """The default `keeps`."""
+    return None
+
+
 def no_words(change: Change[Any]) -> Iterable[str]:
     """The default `why`."""
     return ()
@@ -575,6 +623,7 @@ class ResourceType(Generic[S]):
             another target is written `@TARGET/TOKEN`.
         among: completes a spec by the tokens that everything on its target provides.
         risk: what may go wrong.
+        keeps: what the host has to keep in order to take a change back by itself; `None` where it could not.
         why: more sentences for the reader of a plan, such as who changed the object, from what the probe saw.
         parts: names inside attributes, such as `spec.replicas`, that `lifecycle.ignoreChanges` may name as well; the
             kind passes them on, and the type leaves them alone.
@@ -598,6 +647,7 @@ class ResourceType(Generic[S]):
     stale: Mapping[str, Any] = field(default_factory=dict)
     among: Callable[[S, Collection[str]], S] = alone
     risk: Callable[[Change[S]], Risk | None] = no_risk
+    keeps: Callable[[Change[S]], Keep | None] = keeps_nothing
     why: Callable[[Change[S]], Iterable[str]] = no_words
     parts: Callable[[S], Iterable[str]] = no_fields
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from reconciler.errors import ContractError
 from reconciler.model import Connection, Read, Reply, Secret, StepResult, Target, Work
@@ -88,6 +89,11 @@ class Pool:
                 connection = self._opener(self.targets[name], self._reveal)
                 self._open[name] = ReadOnly(connection) if self._read_only else connection
             return self._open[name]
+
+    def fresh(self, name: str) -> Connection:
+        """Another connection to a target, which logs in anew and shares nothing with others. The caller closes it."""
+        target = self.targets[name]
+        return self._opener(replace(target, settings={**target.settings, "fresh": True}), self._reveal)
 
     def __enter__(self) -> Pool:
         return self

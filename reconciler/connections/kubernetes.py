@@ -262,10 +262,10 @@ class Kubernetes:
                     made.ssl_ca_cert = str(Path(settings["ca"]).expanduser())
                     Path(made.ssl_ca_cert).read_bytes()
             elif settings.get("inCluster"):
-                config.load_incluster_config(client_configuration=made)
+                config.load_incluster_config(client_configuration=made)  # type: ignore[no-untyped-call]
             else:
                 path = settings.get("kubeconfig")
-                config.load_kube_config(
+                config.load_kube_config(  # type: ignore[no-untyped-call]
                     config_file=str(Path(path).expanduser()) if path else None,
                     context=settings.get("context"),
                     client_configuration=made,
@@ -341,5 +341,3 @@ def _innermost(error: Exception) -> str:
     inner: Any = getattr(error, "reason", None) or error
     words = str(inner)
     return words.rpartition(": ")[2].rstrip(")'\"") if "object at 0x" in words or "Connection" in words else words
-
-

@@ -49,7 +49,8 @@ T = TypeVar("T")
 def connect(target: Target, reveal: Reveal = no_secrets) -> Shell:
     """A shell on a host.
 
-    Settings: address, port, user, identityFile, knownHosts, configFile, become, client (`paramiko` or `openssh`).
+    Settings: address, port, user, identityFile, knownHosts, configFile, become, client (`paramiko` or `openssh`),
+    fresh (a login of its own, whatever the SSH configuration says).
     """
     settings = target.settings
     command = shlex.join([*BECOME[settings.get("become", "none")], "sh", "-c", LOOP])
@@ -66,6 +67,8 @@ def _openssh(name: str, settings: Mapping[str, Any], command: str) -> list[str]:
             argv += [option, str(settings[key])]
     if settings.get("knownHosts"):
         argv += ["-o", f"UserKnownHostsFile={settings['knownHosts']}"]
+    if settings.get("fresh"):
+        argv += ["-o", "ControlPath=none"]  # a shared connection would be no new login
     return [*argv, "--", settings.get("address") or name, command]
 
 

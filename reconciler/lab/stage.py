@@ -53,6 +53,10 @@ class Stage:
                 from reconciler.lab.dsm import stand_in as stand_in_for_dsm
 
                 return stand_in_for_dsm(target, self)
+            case "kubernetes":
+                from reconciler.lab.kubernetes.stand_in import stand_in as stand_in_for_kubernetes
+
+                return stand_in_for_kubernetes(target, self)
             case _:
                 return self._host(target)
 

@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def contract_host() -> Iterator[LabHost]:
     """A real host of our own. What a test changes there, the next one finds."""
-    # What the validation server for Yubico OTP stands on, and that server, for the types that talk to it.
-    layers = [layer("contract", ["python3-cryptography"])]
+    # For the types that talk to them: what the validation server for Yubico OTP stands on, and AppArmor's parser.
+    layers = [layer("contract", ["apparmor", "python3-cryptography"])]
     with Lab("contract", setups={"contract": Setup(layers=layers)}) as lab:
         lab["contract"].write(PROGRAM, single_file())
         yield lab["contract"]

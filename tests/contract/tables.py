@@ -89,6 +89,8 @@ def value(written: Any) -> Any:
         return UNOBSERVABLE
     if isinstance(written, dict) and written.keys() == {"sha256"}:
         return Sha256(written["sha256"])
+    if isinstance(written, dict):
+        return {name: value(inner) for name, inner in written.items()}
     return written
 
 

@@ -155,7 +155,7 @@ def test_what_is_as_desired_and_does_not_work_failed(tmp_path: Path) -> None:
 
 def test_waiting_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 100_000, int(PATIENCE // 3)))
-    monkeypatch.setattr("reconciler.apply.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("reconciler.batch.time.monotonic", lambda: float(next(clock)))
     one = rig(tmp_path, thing("a", value="x"))
     one.registry = Registry.of([SERVER, THING], [replace(ITEM, ready=lambda state: Readiness.WAITING)])
     assert one.apply().ended["sim.item[s1:a]"].outcome is Outcome.FAILED

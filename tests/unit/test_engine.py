@@ -454,7 +454,7 @@ def test_what_was_seen_long_ago_is_looked_at_again_first(tmp_path: Path, monkeyp
     """A connection that nobody used for a while may be dead, and looking is what opens it anew."""
     rig = Rig(tmp_path, World({"s1": {}}), [server("s1"), thing("a", value="x")], transacts=True)
     made = rig.plan()
-    monkeypatch.setattr("reconciler.apply.LOOK_SECONDS", -1.0)
+    monkeypatch.setattr("reconciler.batch.LOOK_SECONDS", -1.0)
     assert rig.apply(made).ok
     assert rig.world.rounds["s1"] == 3
 

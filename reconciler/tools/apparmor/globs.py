@@ -33,7 +33,10 @@ TUNABLES: Final[Variables] = {
     "system_share_dirs": ["/usr/share", "/usr/local/share"],
     "user_share_dirs": ["@{HOME}/.local/share"],
     "flatpak_exports_root": ["flatpak/exports"],
-    **{f"XDG_{name.upper()}_DIR": [name] for name in "Desktop Documents Download Music Pictures Templates".split()},
+    **{
+        f"XDG_{name.upper()}_DIR": [name]
+        for name in ("Desktop", "Documents", "Download", "Music", "Pictures", "Templates")
+    },
     "XDG_PUBLICSHARE_DIR": ["Public"],
     "XDG_VIDEOS_DIR": ["Videos"],
 }
@@ -45,7 +48,12 @@ _SIZES: Final = {
     "word": (2, 4, 6, 8, 9, 10, 12, 15, 16, 32, 64),
 }
 GLOBAL_NAMES: Final = frozenset(
-    (*TUNABLES, *"d l c w h u8 u16 u32 u64".split(), *_SIZES, *(f"{n}{s}" for n, sizes in _SIZES.items() for s in sizes))
+    (
+        *TUNABLES,
+        *("d", "l", "c", "w", "h", "u8", "u16", "u32", "u64"),
+        *_SIZES,
+        *(f"{n}{s}" for n, sizes in _SIZES.items() for s in sizes),
+    )
 )
 """Every name that `include <tunables/global>` declares in AppArmor 4.1; those without a value above are just known."""
 BUILT_IN: Final = frozenset({"profile_name", "exec_path", "attach_path"})

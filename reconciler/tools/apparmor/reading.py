@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-KEYWORDS: Final = frozenset(
+_WORDS: Final = (
     "capability network signal ptrace mount umount remount pivot_root dbus unix change_profile link rlimit set userns "
-    "io_uring mqueue all file change_hat include abi alias profile hat".split()
+    "io_uring mqueue all file change_hat include abi alias profile hat"
 )
+KEYWORDS: Final = frozenset(_WORDS.split())
 _QUALIFIERS: Final = frozenset({"audit", "deny", "allow", "owner", "other", "quiet", "prompt"})
 _ACCESS: Final = re.compile(r"[rwamlk]*(?:[pPcC][iuU]?x|[uU]x|ix|x)?[rwamlk]*")
 _EXEC: Final = re.compile(r"[pPcC][iuU]?x|[uU]x|ix|x")
@@ -268,12 +269,12 @@ def _rule(line: int, words: Sequence[str]) -> ReadRule:
     marks = set()
     while rest and (rest[0] in _QUALIFIERS or rest[0].startswith("priority=")):
         marks.add(rest.pop(0))
-    qualifiers = {name: name in marks for name in ("deny", "audit", "owner")}
+    deny, audit, owner = "deny" in marks, "audit" in marks, "owner" in marks
     if rest[:1] == ["file"] and len(rest) > 1:
         del rest[0]
     kind = rest[0] if rest and rest[0] in KEYWORDS else "file"
     if kind != "file" or len(rest) < 2:
-        return ReadRule(line, kind, tuple(rest), **qualifiers)
+        return ReadRule(line, kind, tuple(rest), deny, audit, owner)
     path, letters = rest[0], rest[1]
     if not _unquoted(path).startswith(("/", "@{", "{")):
         path, letters = letters, path
@@ -282,7 +283,16 @@ def _rule(line: int, words: Sequence[str]) -> ReadRule:
     start = found[0] if found else ""
     access = letters.replace(start, "", 1) if start else letters
     return ReadRule(
-        line, "file", tuple(rest), **qualifiers, path=_unquoted(path), access=access, exec=start, target=_unquoted(target)
+        line,
+        "file",
+        tuple(rest),
+        deny,
+        audit,
+        owner,
+        path=_unquoted(path),
+        access=access,
+        exec=start,
+        target=_unquoted(target),
     )
 
 

@@ -183,7 +183,9 @@ def _spell(rule: Qualified) -> str:
         case DBusRule():
             words = ["dbus", _set(rule.access) if rule.access else ""]
             named = {n: getattr(rule, n) for n in ("bus", "name", "path", "interface", "member")}
-            words += [f'{name}="{value}"' if name != "bus" else f"bus={value}" for name, value in named.items() if value]
+            words += [
+                f'{name}="{value}"' if name != "bus" else f"bus={value}" for name, value in named.items() if value
+            ]
             peer = [f'{n}="{v}"' for n, v in (("name", rule.peer_name), ("label", rule.peer_label)) if v]
             words.append(f"peer={_set(peer)}" if peer else "")
         case _:

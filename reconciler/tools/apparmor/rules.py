@@ -10,12 +10,13 @@ from pydantic import Field, model_validator
 from reconciler.fields import Line, Rule
 from reconciler.model import Spec
 
-CAPABILITIES: Final = tuple(
+_CAPABILITIES: Final = (
     "audit_control audit_read audit_write block_suspend bpf checkpoint_restore chown dac_override dac_read_search "
     "fowner fsetid ipc_lock ipc_owner kill lease linux_immutable mac_admin mac_override mknod net_admin "
     "net_bind_service net_broadcast net_raw perfmon setfcap setgid setpcap setuid sys_admin sys_boot sys_chroot "
-    "sys_module sys_nice sys_pacct sys_ptrace sys_rawio sys_resource sys_time sys_tty_config syslog wake_alarm".split()
+    "sys_module sys_nice sys_pacct sys_ptrace sys_rawio sys_resource sys_time sys_tty_config syslog wake_alarm"
 )
+CAPABILITIES: Final = tuple(_CAPABILITIES.split())
 """The kernel's capabilities (capabilities(7)), as AppArmor spells them."""
 
 PathPattern = Annotated[
@@ -208,7 +209,9 @@ class ChildBody(Spec):
     def _known(self) -> Self:
         for name in (*self.capabilities, *self.deny_capabilities):
             if name not in CAPABILITIES:
-                raise ValueError(f'knows no capability "{name[:40]}". See capabilities(7); without CAP_, in lower case.')
+                raise ValueError(
+                    f'knows no capability "{name[:40]}". See capabilities(7); without CAP_, in lower case.'
+                )
         return self
 
 

@@ -1,0 +1,360 @@
+"""Guard: changes that may lock people out are taken back by the host itself unless a new login confirms them in time.
+
+What Junos calls commit confirm. On the host, before anything is changed: what the changes touch is copied into a folder
+of root's, a systemd unit that puts it back at the next boot is written, and a transient timer that does so after
+`confirmWithin` is started. Then the changes; then a new login, by the same way and with the same `become`, has to get
+the same user number as before; only then timer, unit and copies go. Whoever dies in between, tool, connection or host,
+the old state comes back.
+
+Everything here is decided from the plan (which changes, in what groups, which hosts first); `Window` is one such
+interval on one host.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from reconciler.connections import Pool, no_secrets
+from reconciler.errors import ConnectError, ConnectionLost
+from reconciler.guard_scripts import ARM, DISARM, REVERT, REVERT_NOW, STATE
+from reconciler.model import Change, Guard, Keep, Risk, Script, Sh, StepResult, Target, Work
+from reconciler.registry import Registry
+from reconciler.resolve import Edges, topological
+from reconciler.schedule import Batch
+
+LIVE: Final = frozenset({"ssh", "local"})
+"""Connections to hosts that run. Nobody is logged in to an image, so that nobody can be locked out of it."""
+
+SETTLE_SECONDS: Final = 2.0
+"""What reads its files a moment after they change (sshd that reloads, polkitd that watches its folder) has done so by
+then; a login that is tried before would still be judged by the old ones."""
+
+AGAIN_SECONDS: Final = 2.0
+"""A login that does not work is tried once more after so long: sshd may be just restarting. More attempts would only
+make sshd refuse us for a while (its PerSourcePenalties)."""
+
+GRACE_SECONDS: Final = 20.0
+"""After its time a host may take so long to have put everything back."""
+
+CHECKS: Final[Mapping[str, Script]] = {
+    "/etc/ssh/sshd_config": Script("sshd -t 2>&1"),
+    "/etc/sudoers": Script("! command -v visudo >/dev/null || visudo -c -q 2>&1"),
+}
+"""Beginnings of paths, and what must end well before a change there is confirmed: these files may be read much later."""
+
+
+# ------------------------------------------------------------------------------------------------ what is guarded
+
+
+@dataclass(frozen=True)
+class Guarding:
+    """Which changes of a plan are guarded, and how.
+
+    Attributes:
+        changes: by address.
+    """
+
+    changes: Mapping[str, Change[Any]]
+    targets: Mapping[str, Target]
+    registry: Registry
+
+    def of(self, change: Change[Any]) -> Guard | None:
+        """How a change is guarded; `None` = it is not."""
+        chosen = change.resource.lifecycle.guard
+        target = self.targets.get(change.resource.target)
+        if chosen == "Never" or target is None or target.connection not in LIVE:
+            return None
+        keep = self.keep(change)
+        if keep is None:
+            return None
+        return chosen or (Guard() if self._locks_out(change, keep, target) else None)
+
+    def keep(self, change: Change[Any]) -> Keep | None:
+        """What the host has to keep in order to take a change back."""
+        return self.registry.type_of(change.resource.type).keeps(change)
+
+    @staticmethod
+    def _locks_out(change: Change[Any], keep: Keep, target: Target) -> bool:
+        risky = change.risk is not None and change.risk.kind == "lock-out"
+        return risky or target.settings.get("user", "root") in keep.accounts
+
+    def canaries(self) -> dict[str, tuple[list[str], list[str]]]:
+        """For each document with guarded changes on several hosts: the hosts that go first, and those that wait."""
+        hosts: dict[str, set[str]] = {}
+        first: dict[str, int] = {}
+        for change in self.changes.values():
+            guard = self.of(change)
+            if guard is not None:
+                origin = change.resource.origin
+                hosts.setdefault(origin, set()).add(change.resource.target)
+                first[origin] = guard.canary
+        out = {}
+        for origin, names in sorted(hosts.items()):
+            count = first[origin]
+            if 0 < count < len(names):
+                out[origin] = sorted(names)[:count], sorted(names)[count:]
+        return out
+
+    def marked(self) -> dict[str, Change[Any]]:
+        """The changes, each with a word about its guard where there is one, or should be."""
+        canaries = self.canaries()
+        return {a: self._marked(change, canaries) for a, change in self.changes.items()}
+
+    def _marked(self, change: Change[Any], canaries: Mapping[str, tuple[list[str], list[str]]]) -> Change[Any]:
+        guard, risk, origin = self.of(change), change.risk, change.resource.origin
+        if guard is None:
+            why = self._why_not(change)
+            return replace(change, risk=replace(risk, guard=why)) if risk and why else change
+        text = f"guarded: the host takes it back unless a new login works within {guard.confirm_within}"
+        if origin in canaries:
+            first, rest = canaries[origin]
+            text += f"; {', '.join(first)} first, then {len(rest)} more"
+        if risk is None:
+            risk = Risk("lock-out", f"it concerns how we log in, or {origin} asks for a guard")
+        return replace(change, risk=replace(risk, guard=text))
+
+    def _why_not(self, change: Change[Any]) -> str:
+        keep, target = self.keep(change), self.targets.get(change.resource.target)
+        if keep is None or target is None or not change.risk or change.risk.kind != "lock-out":
+            return ""
+        if target.connection not in LIVE:
+            return "needs no guard: nobody is logged in to an image"
+        return f"not guarded: {change.resource.origin} says `guard: Never`"
+
+    # -------------------------------------------------------------------------------------------- order
+
+    def ordered(self, edges: Edges) -> tuple[Edges, Mapping[str, str]]:
+        """The edges of a plan with those by which hosts wait for canaries.
+
+        A document whose changes would wait for each other in a circle gets none.
+
+        Returns:
+            the edges; and for each change that waits the canaries that it waits for.
+        """
+        canaries = self.canaries()
+        if not canaries:
+            return edges, {}
+        members: dict[tuple[str, str], list[str]] = {}
+        for address, change in self.changes.items():
+            if change.resource.origin in canaries and self.of(change) is not None:
+                members.setdefault((change.resource.origin, change.resource.target), []).append(address)
+        waits: dict[str, str] = {}
+        result = dict(edges)
+        for origin, (first, rest) in canaries.items():
+            gate = f"{origin} on {', '.join(first)}"
+            tried = {**result, gate: sorted(a for host in first for a in members[origin, host])}
+            waiting = [a for host in rest for a in members[origin, host]]
+            for address in waiting:
+                tried[address] = [*result[address], gate]
+            if len(topological(tried)) == len(tried):
+                result = tried
+                waits |= dict.fromkeys(waiting, ", ".join(first))
+        return result, waits
+
+    def first_part(self, batch: Batch) -> Batch:
+        """What of a batch goes out now: first all that has nothing to do with a guard; then, as one, what is guarded,
+        with what makes it effective (such as a reload); then the rest. So that nothing slow goes on meanwhile."""
+        guarded = {address for address, _ in batch if self.of(self.changes[address]) is not None}
+        if not guarded:
+            return batch
+        behind = set(guarded)
+        for address, nearest in batch:
+            if not behind.isdisjoint(nearest):
+                behind.add(address)
+        plain = [(address, nearest) for address, nearest in batch if address not in behind]
+        if plain:
+            return plain
+        before = dict(batch)
+        kept = {token for a in guarded for token in self._provided(a)}
+        chosen = guarded | {a for a in before if not kept.isdisjoint(self._watched(a))}
+        todo = list(chosen)
+        while todo:  # what they stand on, which stands on something guarded: else it would have gone before
+            for one in before[todo.pop()]:
+                if one not in chosen:
+                    chosen.add(one)
+                    todo.append(one)
+        return [(address, nearest) for address, nearest in batch if address in chosen]
+
+    def _provided(self, address: str) -> Iterable[str]:
+        change = self.changes[address]
+        return self.registry.type_of(change.resource.type).provides(change.spec)
+
+    def _watched(self, address: str) -> Iterable[str]:
+        change = self.changes[address]
+        return self.registry.type_of(change.resource.type).watches(change.spec)
+
+
+# ------------------------------------------------------------------------------------------------ one window
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How a window ended.
+
+    Attributes:
+        confirmed: True; False = the old state is back; `None` = that cannot be said now.
+        reason: why it was not confirmed.
+    """
+
+    confirmed: bool | None
+    reason: str = ""
+
+
+class Window:
+    """The interval on one host in which a change can still be taken back.
+
+    Args:
+        name: names it on the host: letters, digits and `-`.
+        keep: what the host keeps meanwhile, and the seconds that it waits.
+        sleep: waits.
+        emit: is told what happens.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        pool: Pool,
+        *,
+        keep: Sequence[Keep] = (),
+        seconds: int = 0,
+        sleep: Callable[[float], None] = time.sleep,
+        emit: Callable[..., None] = lambda event, **fields: None,
+    ) -> None:
+        self.name, self._target, self._pool = name, target, pool
+        self._keep, self._seconds, self._sleep, self._emit = keep, seconds, sleep, emit
+        self.address = f"guard[{target}:{name}]"
+        self._user = ""
+        self._ends = 0.0
+        self._disarming = False
+        self.refused = ""
+
+    @property
+    def armed(self) -> bool:
+        """The host said that it is ready to take everything back."""
+        return bool(self._user)
+
+    def arming(self) -> Work:
+        """What goes before the changes, in the same message: without it none of them begins."""
+        self._ends = time.monotonic() + self._seconds
+        paths = sorted({path for keep in self._keep for path in keep.paths}, key=lambda p: (p[0] == "~", p))
+        units = sorted({unit for keep in self._keep for unit in keep.units})
+        words = (*(f"path:{path}" for path in paths), *(f"unit:{unit}" for unit in units))
+        title = f"arm the guard: back in {self._seconds} s unless it is confirmed"
+        return Work(self.address, [Sh(ARM, (self.name, str(self._seconds), *words), REVERT, title)])
+
+    def told(self, result: StepResult) -> None:
+        """What the host said to `arming`."""
+        words = result.output.split()
+        if result.status == 0 and words[-2:-1] == ["user"]:
+            self._user = words[-1]
+            self._emit("guard_armed", target=self._target, guard=self.name, seconds=self._seconds)
+        else:
+            self.refused = f"its guard could not be armed: {result.output.strip() or 'no reason given'}"
+
+    def close(self, cause: str) -> Closed:
+        """Confirm by a new login, or take back.
+
+        Args:
+            cause: why it must not be confirmed; empty where the changes went well.
+        """
+        # That begins only now: what we waited for was the host at work.
+        cause = cause or self._confirmed()
+        closed = self._take_back(cause) if cause else Closed(True)
+        event = {True: "guard_confirmed", False: "guard_reverted", None: "guard_lost"}[closed.confirmed]
+        self._emit(event, target=self._target, guard=self.name, reason=closed.reason)
+        return closed
+
+    def _confirmed(self) -> str:
+        """Log in anew, see that we are who we were, disarm. Why that does not work; empty if it does."""
+        self._sleep(SETTLE_SECONDS)
+        try:
+            return self._log_in()
+        except (ConnectError, ConnectionLost):
+            self._sleep(AGAIN_SECONDS)
+        try:
+            return self._log_in()
+        except (ConnectError, ConnectionLost) as error:
+            return f"a new login did not work ({str(error).rstrip('.')})."
+
+    def _log_in(self) -> str:
+        paths = [path for keep in self._keep for path in keep.paths]
+        checks = [check for start, check in CHECKS.items() if any(path.startswith(start) for path in paths)]
+        fresh = self._pool.fresh(self._target)
+        try:
+            user, *checked = fresh.read([Script("id -u"), *checks])
+            if user.text.strip() != self._user:
+                return f"a new login has the rights of user {user.text.strip() or '?'}, not of {self._user}."
+            for reply in checked:
+                if reply.status:
+                    return f"the host says: {' '.join(reply.text.split())[-300:]}"
+            self._disarming = True
+            (result,) = fresh.execute([Work(self.address, [Sh(DISARM, (self.name,), title="disarm")])], no_secrets)
+            return "" if result.status == 0 else f"it was too late: {result.output.strip()[-300:]}"
+        finally:
+            fresh.close()
+
+    def _take_back(self, cause: str) -> Closed:
+        """At once by the connection that is there; else wait until the host has done it by itself."""
+        found = self.ask_back()
+        left = self._ends + GRACE_SECONDS - time.monotonic()
+        while found not in _KNOWN and left > 0:
+            # Seldom: each login that fails makes sshd like us less.
+            pause = max(5.0, min(30.0, left - GRACE_SECONDS + 2))
+            self._sleep(pause)
+            left -= pause
+            found = self.look()
+        if found == "confirmed" or (found == "gone" and self._disarming):
+            return Closed(True)  # only the answer got lost
+        if found == "reverted":
+            return Closed(False, f"{cause} It was reverted: the old state is back.")
+        if found == "gone" and not self.armed:
+            return Closed(False, f"{cause} Nothing was changed.")
+        return Closed(
+            None,
+            f"{cause} Whether the host has taken it back is not known, because nobody gets in. It does so by itself, "
+            "at the latest when it boots; `reconciler resume` looks again.",
+        )
+
+    def ask_back(self) -> str:
+        """Have the host take everything back now; what became of it, as `look` says, or empty."""
+        try:
+            step = Sh(REVERT_NOW, (self.name,), title="take it back")
+            (result,) = self._pool.get(self._target).execute([Work(self.address, [step])], no_secrets)
+        except (ConnectError, ConnectionLost):
+            return ""
+        return result.output.split()[-1] if result.output.split() else ""
+
+    def look(self) -> str:
+        """`armed`, `reverting`, `reverted`, `confirmed` or `gone`; empty where the host does not answer."""
+        try:
+            (reply,) = self._pool.get(self._target).read([Script(STATE, (self.name,))])
+        except (ConnectError, ConnectionLost):
+            return ""
+        return reply.text.strip()
+
+
+_KNOWN: Final[Collection[str]] = ("reverted", "confirmed", "gone")
+
+
+def reopened(name: str, target: str, pool: Pool) -> str:
+    """What became of the window of a run that was killed: `reverted`, or `gone` where it was confirmed, or never
+    opened. One that is still open is closed: nobody knows any more what was seen in it.
+
+    Raises:
+        ConnectError, ConnectionLost: that cannot be found out.
+    """
+    window = Window(name, target, pool)
+    (reply,) = pool.get(target).read([Script(STATE, (name,))])
+    found = reply.text.strip()
+    if found in ("armed", "reverting"):
+        found = window.ask_back()
+        if found not in _KNOWN:
+            raise ConnectionLost(f"{target}: the host could not take a guarded change back. {found}".rstrip())
+    if found == "confirmed":
+        list(pool.get(target).execute([Work(window.address, [Sh(DISARM, (name,), title="disarm")])], no_secrets))
+        found = "gone"
+    return found

@@ -1,0 +1,1 @@
+"""Podman without Podman: pods as data, their Quadlet and systemd units, and Kubernetes YAML. Nothing runs here."""
