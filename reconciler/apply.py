@@ -15,6 +15,7 @@ from typing import Any
 from reconciler import inventory as inventory_of
 from reconciler.batch import Batches, Emit, Ended, Means, silent, skipped, spell
 from reconciler.errors import ConnectError, ConnectionLost, PlanError, ProbeFailed
+from reconciler.guard import Guarding
 from reconciler.journal import Journal, RunRecord, records
 from reconciler.lease import Leases
 from reconciler.model import Finding, Outcome, Resource, Unprobed
@@ -59,7 +60,7 @@ def apply(plan: Plan, run: str, means: Means, *, command: str = "apply") -> Resu
         PlanRefused: another run holds a lock on one of the targets.
         StoreError: the journal cannot be written; what was not journalled was not done.
     """
-    return _Run(plan, Journal(means.store, run), means, {}, {}).go(command)
+    return _Run(plan, Journal(means.store, run), means, {}, {}, {}).go(command)
 
 
 def resume(record: RunRecord, means: Means) -> Result:
@@ -73,10 +74,13 @@ def resume(record: RunRecord, means: Means) -> Result:
     plan = from_text(record.plan, means.registry, resume=True)
     begun: set[str] = set()
     witnesses: dict[str, list[str]] = {}
+    windows: dict[str, str] = {}
     ended: dict[str, Ended] = {}
     for entry in records(means.store, record.id):
         if entry.address and entry.event == "intent":
             begun.add(entry.address)
+            if "guard" in entry.body:
+                windows[entry.address] = entry.body["guard"]
         elif entry.address and entry.event == "witness":
             witnesses.setdefault(entry.address, []).append(entry.body["witness"])
         elif entry.address and entry.event == "end":
@@ -85,7 +89,7 @@ def resume(record: RunRecord, means: Means) -> Result:
             if not end.again and end.outcome is not Outcome.SKIPPED:
                 ended[entry.address] = end
     open_ended = {address: witnesses.get(address, []) for address in begun - ended.keys()}
-    return _Run(plan, Journal(means.store, record.id), means, ended, open_ended).go(None)
+    return _Run(plan, Journal(means.store, record.id), means, ended, open_ended, windows).go(None)
 
 
 class _Run:
@@ -93,6 +97,7 @@ class _Run:
 
     Args:
         begun: changes that an earlier part of this run began, with the witnesses of what may still go on.
+        windows: the names of the guards that some of those were under.
     """
 
     def __init__(
@@ -102,13 +107,16 @@ class _Run:
         means: Means,
         ended: Mapping[str, Ended],
         begun: Mapping[str, Sequence[str]],
+        windows: Mapping[str, str],
     ) -> None:
         self._plan, self._journal, self._means = plan, journal, means
         self._leases = Leases(means.store, journal.run)
         self._result = Result(journal.run, dict(ended), unknown=dict(plan.unknown))
         self._changes = {c.address: c for c in plan.changes}
         self._check_key()
-        self._batches = Batches(plan, journal, self._leases, means, self._result.ended, begun)
+        self._guarding = Guarding(self._changes, plan.targets, means.registry)
+        self._edges, self._waits = self._guarding.ordered(plan.edges)
+        self._batches = Batches(plan, journal, self._leases, means, self._result.ended, begun, windows, self._guarding)
 
     def _check_key(self) -> None:
         if self._plan.key_id and self._plan.key_id != self._means.secrets.key_id:
@@ -147,7 +155,7 @@ class _Run:
 
     def _schedule(self, executor: ThreadPoolExecutor) -> None:
         """Give each target its next batch as soon as what that waits for elsewhere is done."""
-        schedule = Schedule(self._plan.edges, {a: c.resource.target for a, c in self._changes.items()})
+        schedule = Schedule(self._edges, {a: c.resource.target for a, c in self._changes.items()})
         running: dict[Future[dict[str, Ended]], tuple[int, str]] = {}
         busy: set[str] = set()
         started: set[str] = set(self._result.ended)
@@ -158,10 +166,11 @@ class _Run:
                 hopeless = schedule.hopeless(island, started, self._verdict)
                 started.update(hopeless)
                 self._skip(hopeless)
-                for target, batch in schedule.batches(island, busy, started, self._verdict).items():
+                for target, possible in schedule.batches(island, busy, started, self._verdict).items():
                     if self._means.stop.is_set():
                         continue
                     busy.add(target)
+                    batch = self._guarding.first_part(possible)
                     started.update(address for address, _ in batch)
                     work = [(self._changes[address], nearest) for address, nearest in batch]
                     running[executor.submit(self._batches.carry_out, target, work)] = (index, target)
@@ -181,9 +190,25 @@ class _Run:
 
     def _skip(self, hopeless: Mapping[str, str]) -> None:
         """What stands on something that did not work is not tried."""
-        ended = {address: skipped(cause, self._result.ended) for address, cause in hopeless.items()}
+        ended = {address: self._left_out(address, cause) for address, cause in hopeless.items()}
         if ended:
             self._result.ended.update(self._batches.finish("", ended, {}))
+
+    def _left_out(self, address: str, cause: str) -> Ended:
+        if address in self._waits and cause not in self._above(address):
+            text = f"{self._waits[address]} goes first and was not confirmed: {cause} is "
+            return Ended(Outcome.SKIPPED, f"{text}{self._result.ended[cause].outcome.value}")
+        return skipped(cause, self._result.ended)
+
+    def _above(self, address: str) -> set[str]:
+        """All that a change stands on, canaries apart."""
+        todo, seen = [address], set[str]()
+        while todo:
+            for before in self._plan.edges.get(todo.pop(), ()):
+                if before not in seen:
+                    seen.add(before)
+                    todo.append(before)
+        return seen
 
     def _note_ownership(self) -> None:
         with self._means.store.write() as db:

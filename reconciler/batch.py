@@ -27,6 +27,7 @@ from reconciler.errors import (
     StepFailed,
     TargetMoved,
 )
+from reconciler.guard import Guarding, Window, reopened
 from reconciler.journal import Journal
 from reconciler.lease import Leases
 from reconciler.model import (
@@ -113,6 +114,8 @@ class Batches:
     Args:
         ended: how the changes of the run ended, as they end.
         begun: changes that an earlier part of this run began, with the witnesses of what may still go on.
+        windows: the names of the guards that some of those were under.
+        guarding: says what is guarded.
     """
 
     def __init__(
@@ -123,10 +126,13 @@ class Batches:
         means: Means,
         ended: Mapping[str, Ended],
         begun: Mapping[str, Sequence[str]],
+        windows: Mapping[str, str],
+        guarding: Guarding,
     ) -> None:
         self._plan, self._journal, self._leases, self._means = plan, journal, leases, means
-        self._ended, self._begun = ended, begun
+        self._ended, self._begun, self._windows, self._guarding = ended, begun, windows, guarding
         self._looks = dict(plan.looks)
+        self._opened, self._lock = 0, threading.Lock()
         # Attributes that objects never show are compared with what was last sent.
         self._sent: dict[str, Mapping[str, str]] = {}
         if any(means.registry.type_of(c.resource.type).write_only for c in plan.changes):
@@ -150,20 +156,26 @@ class Batches:
         if expected:
             # Where it has moved: change by change, is the plan still true?
             with suppress(TargetMoved):
-                return self.finish(target, self._steps(target, changes, after, expected), changes)
+                return self.finish(
+                    target,
+                    self._under(self._window(target, changes.values()), target, changes, after, expected),
+                    changes,
+                )
         try:
             begun = [a for a in changes if a in self._begun]
             if begun:
                 self._means.pool.get(target).settle([w for a in begun for w in self._begun[a]])
+            ended = self._taken_back(target, begun)
             observed = self._probe(target, changes.values())
         except (ConnectError, ConnectionLost) as error:
             reason = f"{error} Nothing was changed."
             ended = {a: Ended(Outcome.UNKNOWN, str(error), again=True) for a in changes if a in self._begun}
             ended |= {a: Ended(Outcome.SKIPPED, reason) for a in changes if a not in self._begun}
             return self.finish(target, ended, changes)
-        ended = {}
         todo: dict[str, Change[Any]] = {}
         for address, change in changes.items():
+            if address in ended:
+                continue
             pending = any(a in todo for a in after[address])
             verdict = self._still_true(change, observed[address], bool(after[address]), pending)
             if isinstance(verdict, Ended):
@@ -176,8 +188,72 @@ class Batches:
             if cause:
                 del todo[address]
                 ended[address] = skipped(cause, ended)
-        ended |= self._steps(target, todo, after)
+        ended |= self._under(self._window(target, todo.values()), target, todo, after)
         return self.finish(target, ended, changes)
+
+    # -------------------------------------------------------------------------------------------- guard
+
+    def _window(self, target: str, changes: Iterable[Change[Any]]) -> Window | None:
+        """The guard that a batch goes under, if one of its changes needs one. See `Guarding.first_part`."""
+        changes = list(changes)
+        guards = [guard for c in changes if (guard := self._guarding.of(c)) is not None]
+        if not guards:
+            return None
+        keep = [kept for c in changes if (kept := self._guarding.keep(c)) is not None]
+        with self._lock:
+            self._opened += 1
+            name = f"{self._journal.run}-{self._opened}"
+        seconds = max(guard.seconds for guard in guards)
+        means = self._means
+        return Window(name, target, means.pool, keep=keep, seconds=seconds, sleep=means.sleep, emit=means.emit)
+
+    def _under(
+        self,
+        window: Window | None,
+        target: str,
+        todo: Mapping[str, Change[Any]],
+        after: Mapping[str, list[str]],
+        expected: Sequence[tuple[Read, Reply]] = (),
+    ) -> dict[str, Ended]:
+        """As `_steps`; under a guard all of them work and are confirmed, or none of them stays.
+
+        Raises:
+            TargetMoved: it is not as expected; nothing was done.
+        """
+        ended = self._steps(target, todo, after, expected, window)
+        if window is None or not window.opened or window.refused:
+            return ended
+        bad = next((a for a, e in ended.items() if e.outcome is not Outcome.DONE), None)
+        closed = window.close(f"{bad}: {ended[bad].reason}" if bad else "")
+        with self._means.store.write() as db:
+            self._journal.write(db, "guard", None, target=target, guard=window.name, confirmed=closed.confirmed)
+        if closed.confirmed:
+            return ended
+        unknown = closed.confirmed is None
+        outcome = Outcome.UNKNOWN if unknown else Outcome.FAILED
+        for address, end in ended.items():
+            if unknown or end.outcome in (Outcome.DONE, Outcome.UNKNOWN) or address == bad:
+                ended[address] = Ended(outcome, closed.reason, again=unknown)
+        return ended
+
+    def _taken_back(self, target: str, begun: Iterable[str]) -> dict[str, Ended]:
+        """Of the changes that were under a guard when the run was killed, those that are not there any more.
+
+        Raises:
+            ConnectError, ConnectionLost: that cannot be found out.
+        """
+        windows: dict[str, list[str]] = {}
+        for address in begun:
+            if address in self._windows:
+                windows.setdefault(self._windows[address], []).append(address)
+        ended: dict[str, Ended] = {}
+        for name, addresses in windows.items():
+            if reopened(name, target, self._means.pool) == "reverted":
+                reason = "the run was killed before this was confirmed, so it was reverted: the old state is back."
+                ended |= {address: Ended(Outcome.FAILED, f"{reason} Plan again.") for address in addresses}
+        return ended
+
+    # -------------------------------------------------------------------------------------------- probe and steps
 
     def _expected(self, target: str, changes: Iterable[Change[Any]]) -> Sequence[tuple[Read, Reply]]:
         """What the target has to answer for the plan to be true, if it can compare that by itself before it changes
@@ -245,6 +321,7 @@ class Batches:
         todo: Mapping[str, Change[Any]],
         after: Mapping[str, list[str]],
         expected: Sequence[tuple[Read, Reply]] = (),
+        window: Window | None = None,
     ) -> dict[str, Ended]:
         """Intents, steps, verification; once more for what something else in the batch has moved meanwhile.
 
@@ -255,7 +332,7 @@ class Batches:
         moved: set[str] = set()
         clashes = 0
         while todo:
-            failed, lost, going, observed = self._execute(target, todo, after, expected)
+            failed, lost, going, observed = self._execute(target, todo, after, expected, window)
             expected = ()
             left = {a: c for a, c in todo.items() if a not in failed}
             again: dict[str, Change[Any]] = {}
@@ -322,6 +399,7 @@ class Batches:
         todo: Mapping[str, Change[Any]],
         after: Mapping[str, list[str]],
         expected: Sequence[tuple[Read, Reply]],
+        window: Window | None,
     ) -> tuple[dict[str, Ended], str, Collection[str], Mapping[str, Observed] | None]:
         """Write the intents, run the steps.
 
@@ -334,8 +412,11 @@ class Batches:
         works = self._works(todo, after, ended)
         if not works:
             return ended, "", (), None
-        self._intend(target, works, todo)
+        self._intend(target, works, todo, window)
         sent = {work.address: work for work in works}
+        if window is not None and not window.armed:
+            arming = window.arming()
+            works = [arming, *(replace(work, after=[*work.after, arming.address]) for work in works)]
         connection = self._means.pool.get(target)
         reveal = self._means.secrets.reveal
         begun = False
@@ -343,7 +424,11 @@ class Batches:
         def told(result: StepResult) -> None:
             nonlocal begun
             begun = True
-            if result.status is None and result.witness:
+            if window is not None and result.address == window.address:
+                window.told(result)
+                if window.refused:
+                    ended.update({a: Ended(Outcome.FAILED, f"{window.refused} Nothing was changed.") for a in sent})
+            elif result.status is None and result.witness:
                 going[result.address, result.index] = result.witness
                 self._step_begun(result, sent[result.address])
             else:
@@ -370,6 +455,8 @@ class Batches:
                 for result in connection.execute(works, reveal):
                     told(result)
         except (ConnectError, ConnectionLost) as error:
+            if window is not None and isinstance(error, ConnectError) and not begun:
+                window.forget()
             if expected and isinstance(error, ConnectError) and not begun:
                 raise TargetMoved(str(error)) from None
             self._means.emit("connection_lost", target=target, reason=str(error))
@@ -378,7 +465,7 @@ class Batches:
             if begun or isinstance(error, TargetMoved):
                 raise
             # A secret that cannot be revealed, for example.
-            ended |= {w.address: Ended(Outcome.FAILED, f"{error} Nothing was changed.") for w in works}
+            ended |= {address: Ended(Outcome.FAILED, f"{error} Nothing was changed.") for address in sent}
         return ended, "", going.values(), observed
 
     def _works(
@@ -397,15 +484,18 @@ class Batches:
                 ended[work.address] = skipped(cause, ended)
         return [w for w in works if w.address not in ended]
 
-    def _intend(self, target: str, works: Sequence[Work], todo: Mapping[str, Change[Any]]) -> None:
-        """Put on disk what will be done, as long as the target is ours."""
+    def _intend(
+        self, target: str, works: Sequence[Work], todo: Mapping[str, Change[Any]], window: Window | None
+    ) -> None:
+        """Put on disk what will be done, and under which guard, as long as the target is ours."""
+        guard = {"guard": window.name} if window else {}
         with self._means.store.write() as db:
             self._leases.check(db, target)
             for work in works:
                 change = todo[work.address]
                 steps = [str(step) for step in work.steps]
                 self._journal.write(
-                    db, "intent", work.address, action=change.action, observed=change.digest, steps=steps
+                    db, "intent", work.address, action=change.action, observed=change.digest, steps=steps, **guard
                 )
 
     def _step_begun(self, result: StepResult, work: Work) -> None:
@@ -564,6 +654,7 @@ def _is_between(planned: Change[Any], fresh: Change[Any], registry: Registry) ->
 
 
 def skipped(cause: str, ended: Mapping[str, Ended]) -> Ended:
+    """Left out, because what it stands on did not work."""
     return Ended(Outcome.SKIPPED, f"it needs {cause}, which is {ended[cause].outcome.value}")
 
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import html
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -70,6 +73,18 @@ def _hex(*sizes: int) -> Callable[[str], str]:
     return spell
 
 
+def _sha256(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def _xml(value: str) -> str:
+    """As text or as an attribute; XML 1.0 cannot hold every character, not even as a reference."""
+    if not _XML.fullmatch(value):
+        raise ValueError("not for XML")
+    return html.escape(value)
+
+
+_XML: Final = re.compile("[\\t\\n\\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 _FORMS: Final[Mapping[str, tuple[Callable[[str], str], str]]] = {
     "verbatim": (str, "text"),
     "json": (json.dumps, "text"),
@@ -78,6 +93,9 @@ _FORMS: Final[Mapping[str, tuple[Callable[[str], str], str]]] = {
     "base64": (_base64, "base64 text"),
     "hex6": (_hex(6), "6 bytes as 12 hexadecimal digits"),
     "hex16": (_hex(16), "16 bytes as 32 hexadecimal digits"),
+    "sha256": (_sha256, "text"),
+    "xml": (_xml, "text that XML can hold: it has control characters"),
+    "sealed": (str, "text"),
     "hexAes": (_hex(16, 24, 32), "an AES key: 16, 24 or 32 bytes as hexadecimal digits"),
 }
 """How each secret of a text is spelled, and what it has to be, completing "the secret is not ..."."""

@@ -43,7 +43,7 @@ CHECKS: Final[Mapping[str, Script]] = {
     "/etc/ssh/sshd_config": Script("sshd -t 2>&1"),
     "/etc/sudoers": Script("! command -v visudo >/dev/null || visudo -c -q 2>&1"),
 }
-"""Beginnings of paths, and what must end well before a change there is confirmed: these files may be read much later."""
+"""Beginnings of paths, and what must end well before a change there is confirmed: such files may be read much later."""
 
 
 # ------------------------------------------------------------------------------------------------ what is guarded
@@ -236,6 +236,15 @@ class Window:
     def armed(self) -> bool:
         """The host said that it is ready to take everything back."""
         return bool(self._user)
+
+    @property
+    def opened(self) -> bool:
+        """The host was told to arm."""
+        return self._ends > 0
+
+    def forget(self) -> None:
+        """The host was not reached: it was not told to arm."""
+        self._ends = 0.0
 
     def arming(self) -> Work:
         """What goes before the changes, in the same message: without it none of them begins."""

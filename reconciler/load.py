@@ -147,6 +147,14 @@ def parse(text: str, file: str = "<text>") -> list[RawDocument]:
     ]
 
 
+def places(text: str, file: str = "<text>") -> Mapping[tuple[int, Path_, bool], tuple[int, int]]:
+    """Line and column (from 1) of everything in a text that `parse` has read: by document, path, and whether the key
+    is meant (True) or the value. One pass, for who needs many positions."""
+    marks: dict[tuple[int, Path_, bool], tuple[int, int]] = {}
+    _documents(text, file, marks)
+    return marks
+
+
 def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path

@@ -139,7 +139,9 @@ class Composed(Secret):
 
     secret_ref: Literal["composed"] = "composed"
     parts: tuple[str | Secret, ...]
-    form: Literal["verbatim", "json", "base32", "base32AsHex", "base64", "hex6", "hex16", "hexAes"] = Field(
+    form: Literal[
+        "verbatim", "json", "base32", "base32AsHex", "base64", "hex6", "hex16", "hexAes", "sha256", "xml", "sealed"
+    ] = Field(
         "verbatim", description="What each secret has to be, and how it is spelled; see `reconciler.composed`."
     )
 

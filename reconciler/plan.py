@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from reconciler.diff import SCALARS, Seal, diff
 from reconciler.errors import PlanError, PlanRefused
+from reconciler.guard import Guarding
 from reconciler.inventory import Entry
 from reconciler.model import (
     UNOBSERVABLE,
@@ -258,6 +259,7 @@ def make(
         _guard(changes, desired, inventory)
     if refuse:
         _protect(changes, inventory)
+    changes = Guarding(changes, desired.targets, registry).marked()
     instant = now or datetime.now(UTC)
     return Plan(
         created=instant.isoformat(timespec="seconds"),

@@ -62,7 +62,7 @@ def _body(plan: Plan) -> dict[str, Any]:
                     {"attribute": d.attribute, "before": d.before, "after": d.after} for d in c.differences
                 ],
                 "why": list(c.why),
-                "risk": {"kind": c.risk.kind, "text": c.risk.text} if c.risk else None,
+                "risk": {"kind": c.risk.kind, "text": c.risk.text, "guard": c.risk.guard} if c.risk else None,
                 "drift": c.address in drifted,
                 "observed": c.digest,
             }

@@ -104,6 +104,9 @@ class Secrets:
 
     def _spelled(self, composed: Composed) -> str:
         text = compose(composed, self.reveal)
+        if composed.form == "sealed":
+            # For places that everybody may read: it changes with the secrets and does not tell them.
+            return self.seal(text).digest
         if len(composed.parts) == 1:
             # A secret in another spelling, which must not be seen either.
             with self._lock:

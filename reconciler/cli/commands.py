@@ -1,13 +1,9 @@
 """The commands, known before their modules are imported.
 
-A module beside this one has an `app`, and its commands are taken in where their text says
-
-    @app.command("name")                        @app.command()
-    def anything(...) -> None:                  def name(...) -> None:
-        """What it does."""                         """What it does."""
-
-or, for a group, `app.add_typer(lock, name="lock")` and `lock = typer.Typer(help="What it does.")`. A module `otp_keys`
-belongs to `otp`: it adds to the groups that are made there. There is no list to edit.
+A module beside this one has an `app`. Its text tells the commands: a function below `@app.command()` is called like it,
+or as the decorator says, and its docstring is the help; a group is what `app.add_typer(lock, name="lock")` adds, and
+`lock = typer.Typer(help="...")` has the help. A module `otp_keys` belongs to `otp`: it adds to the groups that are made
+there. There is no list to edit.
 """
 
 from __future__ import annotations
@@ -24,9 +20,9 @@ from typing import Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+_SIGNATURE: Final = r"(?P<function>\w+)\((?:(?!\n\S).|\n\) )*?"  # up to the next line without indentation
 _COMMAND: Final = re.compile(
-    r'\n@app\.command\((?:"(?P<name>[^"]+)")?[^\n]*\)\ndef (?P<function>\w+)\((?:(?!\n\S).|\n\) )*?\n    """(?P<help>.*?)"""',
-    re.DOTALL,
+    rf'\n@app\.command\((?:"(?P<name>[^"]+)")?[^\n]*\)\ndef {_SIGNATURE}\n    \"{{3}}(?P<help>.*?)\"{{3}}', re.DOTALL
 )
 _GROUP: Final = re.compile(r'\napp\.add_typer\((?P<group>\w+), name="(?P<name>[^"]+)"')
 _HELP: Final = r'\n{group} = typer\.Typer\(\s*help=(?P<help>(?:\s*"(?:[^"\\\n]|\\.)*")+)'
@@ -88,7 +84,7 @@ class Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands |= {one.name: TyperCommand(one.name, help=one.help) for one in known().values()}
+        self.commands.update((name, TyperCommand(name, help=one.help)) for name, one in known().items())
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names; without one, an error that knows what was meant."""

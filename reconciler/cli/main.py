@@ -1,4 +1,4 @@
-"""The program `reconciler`: gathers the commands, and turns errors into messages and exit statuses.
+"""The program `reconciler`: finds the command, and turns errors into messages and exit statuses.
 
 Exit status: 0 nothing to change (or all done), 1 error, 2 there are changes.
 """
@@ -6,19 +6,19 @@ Exit status: 0 nothing to change (or all done), 1 error, 2 there are changes.
 from __future__ import annotations
 
 import gc
-import importlib
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from reconciler import __version__, cli
+from reconciler import __version__
+from reconciler.cli.commands import Commands, spare
 
 app = typer.Typer(
     name="reconciler",
+    cls=Commands,
     help="Compare the desired state in a folder of YAML with the live systems, and make them equal.\n\n"
     "Start with `reconciler demo`, or write documents into desired-state/ (`reconciler kinds` lists what there is, "
     "`reconciler explain File` tells how), then `validate`, `plan` and `apply`.\n\n"
@@ -45,12 +45,6 @@ def _options(
     pass
 
 
-for _found in sorted(pkgutil.iter_modules(cli.__path__), key=lambda m: m.name):
-    _module = importlib.import_module(f"reconciler.cli.{_found.name}") if _found.name != "main" else None
-    if _module and hasattr(_module, "app"):
-        app.add_typer(_module.app)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
     # Nearly all that we make lives to the end: looking for garbage as often as Python does costs a tenth of the time.
@@ -69,7 +63,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     as_json = "json" in (w.removeprefix("--output=") for w in words)
     try:
-        status = app(words, prog_name="reconciler", standalone_mode=False)
+        command = typer.main.get_command(app)
+        spare(command)
+        status = command.main(words, prog_name="reconciler", standalone_mode=False)
         sys.stdout.flush()
     except InvalidInput as error:
         return _fail(as_json, [p.to_json() for p in error.problems], [str(p) for p in error.problems])

@@ -155,7 +155,6 @@ class Proxmox:
         params = {name: _revealed(value, reveal) for name, value in step.params.items()}
         if step.digest_from and (digest := self._digest(step.digest_from)):
             params["digest"] = digest
-        secret = any(isinstance(v, Secret) for v in step.params.values())
         waited = 0.0
         while True:
             status, text = self._send(step.method, step.path, params, writes=True)
@@ -166,8 +165,7 @@ class Proxmox:
         self._forget(step.path)
         if status:
             conflict = any(words in text for words in _CHANGED)
-            shown = "its output is withheld, because a secret went in" if secret and not conflict else text
-            return StepResult(address, index, CONFLICT if conflict else status, shown)
+            return StepResult(address, index, CONFLICT if conflict else status, text)
         made = _data(text)
         if step.keep and isinstance(made, dict) and step.keep[0] in made:
             return StepResult(address, index, 0, kept=((step.keep[1], str(made[step.keep[0]])),))

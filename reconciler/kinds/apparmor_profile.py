@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -254,7 +255,12 @@ def check(document: Document[AppArmorProfileSpec], catalog: Catalog) -> Iterable
 
 def _problem(one: Mistake, found: Composition, document: Document[Any], catalog: Catalog) -> Problem:
     fix = one.fix if one.rule in FATAL else f"{one.fix} If it is meant so: `accept: [{one.rule}]`."
-    return Problem(f"{one.rule}: {one.message}", fix, document.address, found.line(one.line, document, catalog))
+
+    def line(match: re.Match[str]) -> str:
+        return f"in line {found.line(int(match[1]), document, catalog).line}"
+
+    message = re.sub(r"\bin line (\d+)", line, one.message)
+    return Problem(f"{one.rule}: {message}", fix, document.address, found.line(one.line, document, catalog))
 
 
 def _children(document: Document[AppArmorProfileSpec], catalog: Catalog) -> Iterator[Problem]:

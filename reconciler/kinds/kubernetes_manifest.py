@@ -93,6 +93,10 @@ def expand(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Iter
     problems: list[Problem] = []
     found: dict[str, Resource[Any]] = {}
     for path, where, manifest in manifests(document, catalog):
+        lacks = _lacking(manifest)
+        if lacks:
+            problems.append(catalog.problem(document, path, f"{where} has no {lacks}.", "Every object has one."))
+            continue
         try:
             one = _resource(document, manifest)
         except ValidationError as error:
@@ -111,6 +115,14 @@ def expand(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Iter
     for one in found.values():
         leave = tuple(name for name in left if any(paths.covers(name, path) for path in one.spec.fields))
         yield kubernetes_object(spec.cluster, **{**_declared(one.spec), **({"leave": leave} if leave else {})})
+
+
+def _lacking(manifest: Mapping[str, Any]) -> str:
+    """What every object must have, and this one has not."""
+    metadata = manifest.get("metadata")
+    named = isinstance(metadata, Mapping) and isinstance(metadata.get("name"), str)
+    found = {name: isinstance(manifest.get(name), str) for name in ("apiVersion", "kind")} | {"metadata.name": named}
+    return ", no ".join(name for name, there in found.items() if not there)
 
 
 def _declared(spec: Any) -> dict[str, Any]:
@@ -292,7 +304,9 @@ def manifest_of(live: Mapping[str, Any]) -> dict[str, Any]:
     """A live object as somebody would write it: without status, bookkeeping, and what the cluster allotted."""
     metadata = places.meta(live)
     kept: dict[str, Any] = {"name": metadata["name"]}
-    labels = {k: v for k, v in (metadata.get("labels") or {}).items() if k not in (LABEL, "kubernetes.io/metadata.name")}
+    labels = {
+        k: v for k, v in (metadata.get("labels") or {}).items() if k not in (LABEL, "kubernetes.io/metadata.name")
+    }
     annotations = {
         k: v
         for k, v in (metadata.get("annotations") or {}).items()

@@ -147,6 +147,8 @@ def _is_twin(first: Change[Any], other: Change[Any]) -> bool:
 def _add_change(branch: Tree, change: Change[Any], registry: Registry, *, steps: bool) -> None:
     if change.risk:
         branch.add(Text(f"! {change.risk.kind}: {clean(change.risk.text)}", style="bold red"))
+        if change.risk.guard:
+            branch.add(Text(f"  {clean(change.risk.guard)}", style="yellow"))
     for reason in change.why:
         branch.add(Text(f"because {clean(reason)}", style="dim"))
     for difference in change.differences:

@@ -97,7 +97,10 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
     ("subject", "name", "entry"),
     LAWS,
     indirect=["subject"],
-    ids=[f"{where} {one}" for where, one in zip([w for w, *_ in LAWS], law_ids([(n, e) for _, n, e in LAWS]), strict=True)],
+    ids=[
+        f"{where} {one}"
+        for where, one in zip([w for w, *_ in LAWS], law_ids([(n, e) for _, n, e in LAWS]), strict=True)
+    ],
 )
 def test_what_is_applied_holds_and_drift_is_repaired(name: str, entry: Mapping[str, Any], subject: Subject) -> None:
     obey(subject, name, entry)

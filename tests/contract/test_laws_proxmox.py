@@ -17,9 +17,11 @@ from reconciler.connections.proxmox import Proxmox
 from reconciler.lab.proxmox import PbsSimulator, PveSimulator
 from reconciler.model import Request, Target, Work
 from tests.contract.laws import Subject, examine, law_ids, laws, obey
+from tests.contract.test_secrets import ON_APIS, keep_quiet
 
 LAWS = [(place, *law) for place in ("pve", "pbs") for law in laws("laws", place)]
 AUDITS = [(place, *law) for place in ("pve", "pbs") for law in laws("audit", place)]
+QUIET = [law for law in ON_APIS if law[0] in ("pve", "pbs")]
 PASSWORD = "secret123"
 LOGIN = {"user": "root@pam", "password": {"secretRef": "env:PASSWORD"}}
 WORLD = {
@@ -96,3 +98,13 @@ def test_what_is_applied_holds_and_drift_is_repaired(name: str, entry: Mapping[s
 )
 def test_audits_find_what_is_wrong_and_change_nothing(name: str, entry: Mapping[str, Any], subject: Subject) -> None:
     examine(subject, name, entry)
+
+
+@pytest.mark.parametrize(
+    ("subject", "name", "entry"),
+    QUIET,
+    indirect=["subject"],
+    ids=law_ids((name, entry) for _, name, entry in QUIET),
+)
+def test_secrets_go_to_the_api_and_nowhere_else(name: str, entry: Mapping[str, Any], subject: Subject) -> None:
+    keep_quiet(subject, name, entry, "canary-Zq7!-secret", "another-Zq7!-secret")

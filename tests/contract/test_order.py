@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from reconciler.lab.stage import Stage
 from reconciler.load import load
-from reconciler.model import Target
 from reconciler.planfile import to_text
 from reconciler.project import Project
 from reconciler.secrets import Secrets
@@ -46,17 +45,17 @@ def scatter(repo: Path, luck: random.Random) -> None:
 
 
 def test_order_of_input_does_not_matter(tmp_path: Path) -> None:
-    images = tmp_path / "images"
-
-    def offline(target: Target) -> Target:
-        (images / target.name / "etc").mkdir(parents=True, exist_ok=True)
-        return replace(target, connection="image", settings={"root": str(images / target.name)})
-
+    secrets = Secrets(lambda: b"k" * 32, AnyEnvironment())
+    secrets.reveal = lambda secret: "canary-secret123"  # type: ignore[method-assign]
+    stage = Stage(tmp_path / "hosts", Project(SAMPLE, tmp_path / "state").validate(), secrets.reveal)
     texts = []
-    for seed in range(4):
-        scatter(tmp_path / "repo", random.Random(seed))
-        project = Project(tmp_path / "repo", tmp_path / "state", retarget=offline)
-        project.secrets = Secrets(lambda: b"k" * 32, AnyEnvironment())
-        texts.append(to_text(project.plan(now=NOW)))
+    try:
+        for seed in range(4):
+            scatter(tmp_path / "repo", random.Random(seed))
+            project = Project(tmp_path / "repo", tmp_path / "state", retarget=stage.stand_in)
+            project.secrets = secrets
+            texts.append(to_text(project.plan(now=NOW)))
+    finally:
+        stage.close()
     assert len(texts[0]) > 2000
     assert len(set(texts)) == 1

@@ -25,7 +25,7 @@ from reconciler.planfile import to_text
 from reconciler.registry import default
 from reconciler.render.terminal import console, show_plan
 from reconciler.secrets import Secrets
-from tests.contract.laws import Subject, image, laws
+from tests.contract.laws import PLACES, Subject, image, laws
 from tests.contract.tables import CANARY, ids, resource, table
 from tests.contract.test_types import _takes
 
@@ -67,14 +67,18 @@ def traces(subject: Subject, made: Any, result: Any) -> dict[str, bytes | str]:
     }
 
 
-def with_secrets(place: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Law entries of types with a field that takes a secret, with each such field made one."""
+def with_secrets(place: str, *, declared: bool = False) -> list[tuple[str, Mapping[str, Any]]]:
+    """Law entries of types with a field that takes a secret, with each such field made one.
+
+    Args:
+        declared: only fields that the entry declares; an API takes others with other options only.
+    """
     out: list[tuple[str, Mapping[str, Any]]] = []
     for name, entry in laws("laws", place):
         kind = default().type_of(name)
         for field, about in kind.spec.model_fields.items():
             alias = about.alias or field
-            if not _takes(about.annotation):
+            if not _takes(about.annotation) or (declared and alias not in entry["spec"]):
                 continue
             spec = {**entry["spec"], alias: {"secretRef": "env:CANARY"}}
             try:
@@ -90,6 +94,8 @@ def with_secrets(place: str) -> list[tuple[str, Mapping[str, Any]]]:
 
 OTHER = "$6$another$" + "y" * 86
 ENTRIES, ON_HOSTS = with_secrets("image"), with_secrets("host")
+ON_APIS = [(place, *law) for place in sorted(PLACES - {"image", "host"}) for law in with_secrets(place, declared=True)]
+"""Tried where the laws of each place are tried, by `keep_quiet`."""
 SECRETS = {
     "word": CANARY,
     "lines": LINES,
@@ -139,6 +145,19 @@ def test_on_an_image(name: str, entry: Mapping[str, Any], subject: Subject, secr
     assert_nowhere(traces(subject, made, result), OTHER)
 
 
+def keep_quiet(subject: Subject, name: str, entry: Mapping[str, Any], secret: str, other: str) -> None:
+    """On an API: created with a secret, and changed to another one."""
+    one = resource(default().type_of(name), entry["spec"])
+    if entry.get("setup"):
+        subject.sh(entry["setup"])
+    for value in (secret, other):
+        use(subject, value)
+        made = subject.plan(one)
+        result = subject.apply(made)
+        assert result.ok, result.ended
+        assert_nowhere(traces(subject, made, result), value)
+
+
 def _failing(steps: Any) -> Callable[[Any], Any]:
     """The same steps, and then one that reads the secret, shows it in several forms and fails."""
     from reconciler.model import Sh
@@ -169,7 +188,7 @@ def test_every_type_that_takes_a_secret_takes_part() -> None:
         for t in default().types.values()
         if t.steps and any(_takes(f.annotation) for f in t.spec.model_fields.values())
     }
-    assert taking == {name for name, _ in ON_HOSTS}
+    assert taking == {name for name, _ in ON_HOSTS} | {name for _, name, _ in ON_APIS}
     # What no image has can be tested on hosts only.
     assert taking & {name for name, _ in laws("laws", "image")} == {name for name, _ in ENTRIES}
     assert all(table("types", name) for name in taking)

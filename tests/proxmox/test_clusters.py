@@ -524,6 +524,7 @@ def test_a_stale_job_is_a_finding_with_its_age(one: World) -> None:
         seen = state["replication"]["100-0"]["state"]
         seen |= {"last_sync": time.time() - 3.5 * 3600, "fail_count": 2, "error": "EIO"}
     found = {f.rule: f.message for f in one.plan().findings}
+    assert "stale" in found, (one.look("/nodes/pve1/replication"), found)
     assert found["stale"].endswith("stale for 3 h.")
     assert "failed 2 times in a row: EIO" in found["failing"]
 

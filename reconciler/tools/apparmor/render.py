@@ -54,7 +54,7 @@ def profile(body: ProfileBody, name: str, attachment: str, file: str, header: Se
         out.append(Written(f"@{{{variable}}} = {' '.join(values)}", ("variables", variable)))
     out += [Written("")] if body.variables else []
     words = [f"profile {_quoted(name)}", *([_quoted(attachment)] if attachment not in ("", name) else [])]
-    out.append(Written(f"{' '.join(words)}{_flags(body)} {{"))
+    out.append(Written(f"{' '.join(words)}{_flags(body)} {{", ("program",)))
     inner = _block(body)
     for kind, children in (("profile ", body.children), ("^", body.hats)):
         key = "children" if kind == "profile " else "hats"
@@ -104,7 +104,7 @@ def _parts(body: ChildBody) -> Iterator[tuple[str, list[Written]]]:
     yield (
         "capabilities",
         [Written(f"capability {one},", ("capabilities", i)) for one, i in allowed]
-        + [Written(f"deny capability {one},", ("denyCapabilities", i)) for one, i in denied],
+        + [Written(f"audit deny capability {one},", ("denyCapabilities", i)) for one, i in denied],
     )
     rules: tuple[tuple[str, Sequence[Qualified]], ...] = (
         ("network", body.network),

@@ -11,12 +11,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from reconciler.load import RawDocument, parse
+from reconciler.load import parse, places
 
 _TRUE: Final = frozenset(("yes", "Yes", "YES", "on", "On", "ON", "y", "Y"))
 _FALSE: Final = frozenset(("no", "No", "NO", "off", "Off", "OFF", "n", "N"))
 
 Where = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """A text, and where everything in it stands."""
+
+    text: str
+    name: str
+
+    @cached_property
+    def places(self) -> Mapping[tuple[int, Where, bool], tuple[int, int]]:
+        """See `reconciler.load.places`."""
+        return places(self.text, self.name)
 
 
 @dataclass(frozen=True)
@@ -29,20 +42,16 @@ class Document:
 
     data: Any
     index: int
-    raw: RawDocument
-
-    @cached_property
-    def _lines(self) -> Mapping[tuple[Where, bool], int]:
-        return self.raw.lines()
+    file: File
 
     def line(self, path: Where) -> int:
         """Where the key at a path stands, or its closest parent that exists."""
         for end in range(len(path), -1, -1):
             for is_key in (True, False):
-                found = self._lines.get((path[:end], is_key))
+                found = self.file.places.get((self.index, path[:end], is_key))
                 if found:
-                    return found
-        return self.raw.line
+                    return found[0]
+        return 1
 
 
 def documents(text: str, file: str) -> list[Document]:
@@ -51,7 +60,8 @@ def documents(text: str, file: str) -> list[Document]:
     Raises:
         InvalidInput: it is no YAML that can be read.
     """
-    return [Document(raw.data, raw.index, raw) for raw in parse(text, file)]
+    whole = File(text, file)
+    return [Document(raw.data, raw.index, whole) for raw in parse(text, file)]
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

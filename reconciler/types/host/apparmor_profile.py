@@ -122,7 +122,10 @@ def _state(
         state |= _live(file, found, later, running)
     if file.soak is not None:
         record, digest = found.records.get(file.name), found.digests.get(file.name, "")
-        state["soaking"] = soak_state(record, digest, file.soak, heard, file.profiles)
+        soaking = soak_state(record, digest, file.soak, heard, file.profiles)
+        # An edit by hand does not end a soak; mending it begins a new one.
+        is_edited = record is not None and state["text"] != file.text
+        state["soaking"] = "running" if soaking == "none" and is_edited else soaking
     return state
 
 

@@ -232,7 +232,9 @@ def _state(unit: ContainerUnit, seen: _Seen) -> State | Absent:
     if form == "quadlet" and service in seen.meta:
         state["text"] = f"(in the shadow of {service}, which systemd takes in its place)"
     if not seen.offline:
-        return state | _live(unit, seen)
+        live = _live(unit, seen)
+        # Another text is why it is not fresh, and mending that makes it so.
+        return state | live | ({"fresh": True} if state["text"] != unit.text else {})
     state |= dict.fromkeys(("enabled", "running", "image", "health", "fresh"), UNOBSERVABLE)
     return state | ({"enabled": service in seen.enabled} if form == "service" else {})
 

@@ -14,6 +14,7 @@ from reconciler.model import (
     IDENTITY,
     Change,
     Composed,
+    Keep,
     Probe,
     Put,
     ResourceType,
@@ -152,16 +153,28 @@ def steps(change: Change[File]) -> Iterable[Step]:
 
 
 LOCK_OUT = (
+    "/etc/NetworkManager/",
+    "/etc/doas.conf",
+    "/etc/firewalld/",
+    "/etc/hosts.allow",
+    "/etc/hosts.deny",
+    "/etc/iptables/",
+    "/etc/netplan/",
+    "/etc/network/",
+    "/etc/nftables.",
+    "/etc/nsswitch.conf",
+    "/etc/pam.conf",
     "/etc/pam.d/",
+    "/etc/polkit-1/",
+    "/etc/security/",
     "/etc/ssh/sshd_config",
     "/etc/sudoers",
-    "/etc/polkit-1/",
-    "/etc/nsswitch.conf",
-    "/etc/security/",
-    "/etc/network/",
-    "/etc/netplan/",
     "/etc/systemd/network/",
-    "/etc/nftables.conf",
+    "/etc/systemd/system/ssh.",
+    "/etc/systemd/system/sshd.",
+    "/etc/ufw/",
+    "/root/.ssh/",
+    "/usr/share/pam-configs/",
 )
 
 
@@ -189,4 +202,5 @@ TYPE = ResourceType(
     provides=lambda f: (f"path:{f.path}",),
     needs=lambda f: (*folders_above(f.path), *package_of(f.path), *owners(f.owner, f.group)),
     risk=risk,
+    keeps=lambda change: Keep((change.spec.path,)),
 )

@@ -25,6 +25,7 @@ WORDS: Final = r"""
 # who NAME: sets user, uid, gid and home. Fails where there is no such account.
 who() {
     user=$1 uid= gid= home=
+    [ "$1" != root ] || { uid=0 gid=0 home=/root; return 0; }
     _entry=$(getent passwd "$1") || return 1
     IFS=: read -r _ _ uid gid _ home _ <<.
 $_entry
