@@ -32,6 +32,23 @@ SETTLE_SECONDS: Final = 2.0
 """What reads its files a moment after they change (sshd that reloads, polkitd that watches its folder) has done so by
 then; a login that is tried before would still be judged by the old ones."""
 
+IMMEDIATE: Final = (
+    "~",
+    "/etc/doas.conf",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/pam.",
+    "/etc/passwd",
+    "/etc/security/",
+    "/etc/shadow",
+    "/etc/sub",
+    "/etc/sudoers",
+    "/root/.ssh/",
+    "/usr/share/pam-configs/",
+    "/var/lib/pam",
+)
+"""Beginnings of paths that each login reads anew; for others there is a wait of `SETTLE_SECONDS`."""
+
 AGAIN_SECONDS: Final = 2.0
 """A login that does not work is tried once more after so long: sshd may be just restarting. More attempts would only
 make sshd refuse us for a while (its PerSourcePenalties)."""
@@ -279,7 +296,8 @@ class Window:
 
     def _confirmed(self) -> str:
         """Log in anew, see that we are who we were, disarm. Why that does not work; empty if it does."""
-        self._sleep(SETTLE_SECONDS)
+        if any(keep.units or not all(p.startswith(IMMEDIATE) for p in keep.paths) for keep in self._keep):
+            self._sleep(SETTLE_SECONDS)
         try:
             return self._log_in()
         except (ConnectError, ConnectionLost):

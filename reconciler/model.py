@@ -141,9 +141,7 @@ class Composed(Secret):
     parts: tuple[str | Secret, ...]
     form: Literal[
         "verbatim", "json", "base32", "base32AsHex", "base64", "hex6", "hex16", "hexAes", "sha256", "xml", "sealed"
-    ] = Field(
-        "verbatim", description="What each secret has to be, and how it is spelled; see `reconciler.composed`."
-    )
+    ] = Field("verbatim", description="What each secret has to be, and how it is spelled; see `reconciler.composed`.")
 
     @property
     def in_store(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("tests.lab.prepare", "tests.sqlreduce.prepare", "tests.secrets.prepare")
+PARTS = ("tests.lab.prepare", "tests.sqlreduce.prepare", "tests.secrets.prepare", "tests.otp.prepare")
 
 
 def main() -> int:

@@ -93,14 +93,22 @@ class Commands(TyperGroup):
 
 
 def spare(command: Any) -> None:
-    """Let plain values of options reach a command as they are, here and in its own commands.
+    """Let plain values reach a command as they are, here and in the commands of a group.
 
-    Typer (from 0.26) checks every parameter with pydantic, also one that was not given, and to load that takes longer
-    than to read a short help page. What was not given is right already, text is text, and a choice is one of a few.
+    Typer checks every parameter with pydantic, also one that was not given, and to load that takes longer than the
+    rest of the command line. What was not given is right already, text is text, and a choice is one of a few.
+    Versions of typer that use no pydantic are left alone.
     """
-    for parameter in command.params:
-        if hasattr(parameter, "type_descriptor"):
-            parameter.process_value = _Plain(parameter, parameter.process_value)
+    parameters = command.get_params
+
+    def get_params(ctx: Any) -> Any:
+        found = parameters(ctx)
+        for parameter in found:
+            if hasattr(parameter, "type_descriptor") and not isinstance(parameter.process_value, _Plain):
+                parameter.process_value = _Plain(parameter, parameter.process_value)
+        return found
+
+    command.get_params = get_params
     for one in getattr(command, "commands", {}).values():
         spare(one)
 

@@ -29,10 +29,9 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     with Lab("podlaw", setups={"podlaw": podman_setup()}) as lab:
         host = lab["podlaw"]
         program = prepare(host)
-        for number in (1, 2):
-            suffix = "" if number == 1 else "-2"
-            path = host.path("/srv") / f"law-image{suffix}.tar"
-            archive(path, program, f"localhost/law-image:{number}", note=str(number))
+        for name, tag in (("law-image", 1), ("law-image-2", 2), ("law-other", 1)):
+            image = f"localhost/{name.removesuffix('-2')}:{tag}"
+            archive(host.path("/srv") / f"{name}.tar", program, image, note=name)
         settings = {"address": host.address, "user": "root", "configFile": str(lab.ssh_config)}
         settings |= {"identityFile": str(lab.key), "knownHosts": str(lab.known_hosts)}
         preludes = Path(PRELUDE / "prelude.sh").read_text()

@@ -116,7 +116,7 @@ def _files(tree: Path, keys: Path) -> None:
     (tree / "root").chmod(0o700)
     (tree / "root/.ssh").chmod(0o700)
     write(tree / "etc/hostname", "vm\n")
-    write(tree / "etc/machine-id", f"{hashlib.md5(host.encode()).hexdigest()}\n", 0o444)  # noqa: S324  only a number
+    write(tree / "etc/machine-id", f"{hashlib.md5(host.encode()).hexdigest()}\n", 0o444)
     write(tree / "etc/systemd/network/10-lab.network", NETWORK)
     units = tree / "etc/systemd/system"
     (units / "multi-user.target.wants").mkdir(parents=True)

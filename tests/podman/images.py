@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-LINKS = ("sh", "httpd", "sleep", "cat", "wget", "env", "test", "echo", "kill", "printf")
+LINKS = ("sh", "httpd", "sleep", "cat", "wget", "env", "test", "echo", "kill", "printf", "rm")
 
 
 def archive(

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from tests.proxmox.replay import FIXTURES, SCENARIOS, Bindings, Replay, matches
 
-LISTED: dict[str, Any] = yaml.safe_load((FIXTURES / "differences.yaml").read_text(encoding="utf-8"))
+LISTED: dict[str, Any] = YAML(typ="safe").load(FIXTURES / "differences.yaml")
 REASONS: dict[str, str] = {entry["exchange"]: entry["reason"] for entry in LISTED["differences"]}
 EXCHANGES = 899
 

@@ -243,7 +243,7 @@ class Build:
         return int(name) if name.isdecimal() and len(name) < 20 else account.number if account else None
 
     def _absolute(self, path: str) -> str:
-        if path.startswith("~") or path.startswith("$"):
+        if path.startswith(("~", "$")):
             return path
         return posixpath.join(self.workdir, path)
 
@@ -261,7 +261,19 @@ def _account(command: shell.Command, one: Instruction) -> Account:
                 number = int(value) if value.isdecimal() and len(value) < 20 else None
             else:
                 home = value
-        elif word in ("-G", "-g", "--gid", "--ingroup", "--groups", "-s", "--shell", "-c", "--gecos", "--comment", "-k"):
+        elif word in (
+            "-G",
+            "-g",
+            "--gid",
+            "--ingroup",
+            "--groups",
+            "-s",
+            "--shell",
+            "-c",
+            "--gecos",
+            "--comment",
+            "-k",
+        ):
             if not equals and rest:
                 rest.pop(0)
         elif not word.startswith("-"):

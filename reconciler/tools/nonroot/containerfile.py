@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.tools.nonroot import shell
-from reconciler.tools.nonroot.build import Account, Build, Given
+from reconciler.tools.nonroot.build import Build, Given
 from reconciler.tools.nonroot.dockerfile import Containerfile, Instruction, parse
 from reconciler.tools.nonroot.permissions import Mode, mode_and_paths, mode_of
 from reconciler.tools.nonroot.rules import Edit, Flaw, Insert, Platform, Replace
@@ -50,9 +50,7 @@ def nothing(path: str) -> str | None:
     return None
 
 
-def examine(
-    file: str, text: str, *, images: Sequence[KnownImage] = (), read: Reader = nothing
-) -> list[Flaw]:
+def examine(file: str, text: str, *, images: Sequence[KnownImage] = (), read: Reader = nothing) -> list[Flaw]:
     """The flaws of a Containerfile, by line.
 
     Args:
@@ -285,7 +283,7 @@ class _Examination:
             if one is None:
                 continue
             argv = one.exec_form
-            text = one.text if argv is None else _called(argv)
+            text = one.text if argv is None else shell.called(argv)
             for rule, _, message in shell.at_start(text):
                 yield self._flaw(rule, one.line, f"{one.name} {message}")
             words = argv if argv is not None else text.split()
@@ -316,13 +314,3 @@ class _Examination:
 def _judged(written: str) -> list[tuple[str, str]]:
     user = user_of(written)
     return list(judge(user)) if user else [("user-malformed", f"USER {written} cannot be understood")]
-
-
-def _called(argv: Sequence[str]) -> str:
-    """What an exec form runs, as shell text: the script of `sh -c`, or the words."""
-    if len(argv) > 2 and posixpath.basename(argv[0]) in ("sh", "bash", "ash", "dash") and "c" in argv[1]:
-        return argv[2]
-    return " ".join("'" + w.replace("'", "'\\''") + "'" for w in argv)
-
-
-__all__ = ["Account", "KnownImage", "Reader", "examine", "known", "nothing", "wanted"]

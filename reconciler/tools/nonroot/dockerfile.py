@@ -18,8 +18,26 @@ _FLAG: Final = re.compile(r"--([a-z][a-z-]*)(?:=(\S*))?(?:\s+|$)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 WITH_HEREDOC: Final = frozenset(("RUN", "COPY", "ADD"))
 KNOWN: Final = frozenset(
-    "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME "
-    "WORKDIR".split()
+    [
+        "ADD",
+        "ARG",
+        "CMD",
+        "COPY",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "FROM",
+        "HEALTHCHECK",
+        "LABEL",
+        "MAINTAINER",
+        "ONBUILD",
+        "RUN",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+    ]
 )
 
 
@@ -162,9 +180,7 @@ def _directives(lines: Sequence[str]) -> tuple[str, int]:
     return escape, len(lines)
 
 
-def _instructions(
-    lines: Sequence[str], start: int, escape: str, problems: list[tuple[int, str]]
-) -> list[Instruction]:
+def _instructions(lines: Sequence[str], start: int, escape: str, problems: list[tuple[int, str]]) -> list[Instruction]:
     out: list[Instruction] = []
     index = start
     # The escape at the end of a line, if none stands before it; spaces may follow.
@@ -179,7 +195,7 @@ def _instructions(
         while index < len(lines):
             line = lines[index]
             index += 1
-            if len(parts) and (not line.strip() or line.lstrip().startswith("#")):
+            if parts and (not line.strip() or line.lstrip().startswith("#")):
                 continue
             found = goes_on.search(line)
             parts.append(line[: found.start()] if found else line)

@@ -9,15 +9,24 @@ from typing import Any, Final
 
 from reconciler.tools.nonroot import shell
 from reconciler.tools.nonroot.rules import Edit, Flaw, Platform, SetField
-from reconciler.tools.nonroot.users import HIGHEST, LOWEST, RESERVED
+from reconciler.tools.nonroot.users import LOWEST, RESERVED
 from reconciler.tools.nonroot.yamlfile import Document, Where, items, mapping, number, truth
 
-BOTH: Final = frozenset("runAsUser runAsGroup runAsNonRoot seLinuxOptions windowsOptions seccompProfile appArmorProfile".split())
+BOTH: Final = frozenset(
+    ["runAsUser", "runAsGroup", "runAsNonRoot", "seLinuxOptions", "windowsOptions", "seccompProfile", "appArmorProfile"]
+)
 POD: Final = BOTH | frozenset(
-    "fsGroup fsGroupChangePolicy supplementalGroups supplementalGroupsPolicy sysctls seLinuxChangePolicy".split()
+    [
+        "fsGroup",
+        "fsGroupChangePolicy",
+        "supplementalGroups",
+        "supplementalGroupsPolicy",
+        "sysctls",
+        "seLinuxChangePolicy",
+    ]
 )
 CONTAINER: Final = BOTH | frozenset(
-    "capabilities privileged readOnlyRootFilesystem allowPrivilegeEscalation procMount".split()
+    ["capabilities", "privileged", "readOnlyRootFilesystem", "allowPrivilegeEscalation", "procMount"]
 )
 """Fields of the API (core/v1, Kubernetes 1.36)."""
 LISTS: Final = ("initContainers", "containers", "ephemeralContainers")
@@ -157,15 +166,18 @@ class Pod:
             edit = self._set(at, "runAsNonRoot", value=True)
             names = ", ".join(c.title for c in lacking[:5])
             yield self._flaw(
-                "run-as-non-root", at, f"runAsNonRoot is not set ({names})", "", edit, severity="warning" if user else None
+                "run-as-non-root",
+                at,
+                f"runAsNonRoot is not set ({names})",
+                "",
+                edit,
+                severity="warning" if user else None,
             )
         bare = [c for c in containers if not mapping(c.context.get("seccompProfile", context.get("seccompProfile")))]
         if bare:
             edit = self._set(at, "seccompProfile", value={"type": "RuntimeDefault"})
             names = ", ".join(c.title for c in bare[:5])
-            yield self._flaw(
-                "seccomp", at, f"seccompProfile is not set ({names})", "", edit, platforms=("kubernetes",)
-            )
+            yield self._flaw("seccomp", at, f"seccompProfile is not set ({names})", "", edit, platforms=("kubernetes",))
         for where, one in ((at, context), *(((*c.at, "securityContext"), c.context) for c in containers)):
             kind = mapping(one.get("seccompProfile")).get("type")
             if kind == "Unconfined":
@@ -257,13 +269,13 @@ class Pod:
             if number(mapping(port).get("hostPort")):
                 yield self._flaw("host-access", (*at, "hostPort"), "a hostPort is set", one.title)
         yield from self._home(one)
-        for name in ("command", "args"):
-            argv = [str(w) for w in items(one.spec.get(name))]
-            text = "\n".join(w if any(c in w for c in " ;\n") else f"'{w}'" for w in argv)
-            text = text if len(argv) != 1 else argv[0]
-            joined = text if any(c in text for c in " ;") else " ".join(argv)
-            for rule, _, message in shell.at_start(joined):
-                yield self._flaw(rule, (*one.at, name), f"{name} {message}", one.title)
+        own = number(one.context.get("runAsUser", mapping(self.spec.get("securityContext")).get("runAsUser")))
+        if own == 0:
+            return  # that is the flaw; what it does with it follows
+        argv = [str(w) for name in ("command", "args") for w in items(one.spec.get(name))]
+        at = (*one.at, "command" if "command" in one.spec else "args")
+        for rule, _, message in shell.at_start(shell.called(argv)):
+            yield self._flaw(rule, at, f"it {message}", one.title)
 
     def _home(self, one: Container) -> Iterator[Flaw]:
         if not truth(one.context.get("readOnlyRootFilesystem")):
@@ -275,7 +287,6 @@ class Pod:
         mounts = [mapping(m) for m in items(one.spec.get("volumeMounts")) if not truth(mapping(m).get("readOnly"))]
         paths = [str(m.get("mountPath")).rstrip("/") for m in mounts]
         if not any(home == p or home.startswith(p + "/") for p in paths):
-            yield self._flaw("home-not-mounted", (*one.at, "env"), f"nothing writable is mounted at HOME={home}", one.title)
-
-
-__all__ = ["HIGHEST", "Container", "Pod"]
+            yield self._flaw(
+                "home-not-mounted", (*one.at, "env"), f"nothing writable is mounted at HOME={home}", one.title
+            )

@@ -167,10 +167,8 @@ _RULES: Final = (
         "error",
         "No container may use the overflow users 65534 and 65535",
         {
-            "docker": "65534 is nobody, which NFS and user namespaces use for everybody whom they do not know; 65535 is "
-            "-1 in 16 bits.",
-            "kubernetes": "65534 is nobody, which NFS and user namespaces use for everybody whom they do not know; "
-            "65535 is -1 in 16 bits.",
+            "docker": "65534 is nobody, whom NFS and user namespaces take for everybody unknown; 65535 is -1.",
+            "kubernetes": "65534 is nobody, whom NFS and user namespaces take for everybody unknown; 65535 is -1.",
             "openshift": "it is outside the range of every namespace.",
         },
         "Take a number from 1000 to 65533.",
@@ -376,7 +374,7 @@ _RULES: Final = (
         "warning",
         "A pod should not ask for group 0",
         {
-            "kubernetes": "policies that forbid root groups refuse it; group 0 of the image's USER needs no field here.",
+            "kubernetes": "policies against root groups refuse it; group 0 of the image's USER needs no field here.",
             "openshift": "as fsGroup it is outside the range of every namespace; as runAsGroup it is there anyway.",
         },
         "Leave it out, and put the group into the image: USER 1001:0.",
@@ -460,7 +458,7 @@ _RULES: Final = (
         "helm-fixed-id",
         "warning",
         "A chart's default should name no user or group",
-        {"openshift": "the default is outside the namespace's range: everybody on OpenShift has to find it and null it."},
+        {"openshift": "the default is outside the namespace's range, and everybody there has to find and null it."},
         "Let the default be null, and let the image's numeric USER count.",
     ),
     Rule(

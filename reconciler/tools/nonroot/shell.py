@@ -6,14 +6,16 @@ No shell: it splits text into words and commands well enough to see which progra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from reconciler.tools.nonroot.dockerfile import expand
 
 _SEPARATORS: Final = frozenset(";&|()\n")
-_KEYWORDS: Final = frozenset("if then else elif do while until ! { } time exec command fi done".split())
+_KEYWORDS: Final = frozenset(
+    ["if", "then", "else", "elif", "do", "while", "until", "!", "{", "}", "time", "exec", "command", "fi", "done"]
+)
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=.*", re.DOTALL)
 LARGEST: Final = 200_000
 """Characters of a script that are looked at."""
@@ -77,6 +79,13 @@ def commands(text: str, values: Mapping[str, str | None] | None = None) -> list[
     return out
 
 
+def called(argv: Sequence[str]) -> str:
+    """What an exec form runs, as shell text: the script of `sh -c`, or the words."""
+    if len(argv) > 2 and argv[0].rpartition("/")[2] in ("sh", "bash", "ash", "dash") and "c" in argv[1]:
+        return argv[2]
+    return " ".join("'" + w.replace("'", "'\\''") + "'" for w in argv)
+
+
 def _known(word: str, values: Mapping[str, str | None]) -> str:
     """The word without quotes, known variables replaced."""
     value = expand(word, values)
@@ -137,9 +146,11 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
 # ------------------------------------------------------------------------------------------------ what only root can
 
 
-SWITCHES: Final = frozenset("gosu su-exec su runuser setpriv chroot start-stop-daemon s6-setuidgid chpst doas".split())
+SWITCHES: Final = frozenset(
+    ["gosu", "su-exec", "su", "runuser", "setpriv", "chroot", "start-stop-daemon", "s6-setuidgid", "chpst", "doas"]
+)
 """Programs that become another user."""
-ACCOUNTS: Final = frozenset("adduser useradd addgroup groupadd usermod groupmod".split())
+ACCOUNTS: Final = frozenset(["adduser", "useradd", "addgroup", "groupadd", "usermod", "groupmod"])
 
 
 def at_start(text: str) -> Iterator[tuple[str, int, str]]:

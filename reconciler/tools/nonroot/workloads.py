@@ -39,7 +39,9 @@ PODS: Final[Mapping[str, Where]] = {
     ),
 }
 """Kind -> where its pod's spec is."""
-WIDE: Final = frozenset(("anyuid", "privileged", "nonroot", "nonroot-v2", "hostaccess", "hostmount-anyuid", "hostnetwork"))
+WIDE: Final = frozenset(
+    ("anyuid", "privileged", "nonroot", "nonroot-v2", "hostaccess", "hostmount-anyuid", "hostnetwork")
+)
 """Security context constraints that admit more users than restricted-v2."""
 MOST: Final = 10_000
 """Objects of a file that are looked at."""
@@ -75,7 +77,7 @@ class Namespaces:
 
 def range_of(text: str) -> Range | None:
     """`1000650000/10000` or `1000650000-1000659999`; of several blocks the first one."""
-    block = text.split(",")[0].strip()
+    block = text.partition(",")[0].strip()
     for separator in "/-":
         first, found, second = block.partition(separator)
         if found and first.isdecimal() and second.isdecimal() and max(len(first), len(second)) <= 12:
@@ -162,7 +164,7 @@ def _pod(
     kind = str(data["kind"])
     spec: Any = data
     for step in PODS[kind]:
-        spec = mapping(spec).get(step)
+        spec = mapping(spec).get(str(step))
     if not isinstance(spec, Mapping) or not isinstance(spec.get("containers"), list):
         return
     metadata = mapping(data.get("metadata"))

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from reconciler.errors import ProbeFailed
 from reconciler.fields import Account, Line, Rule
-from reconciler.model import IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
+from reconciler.model import IDENTITY, Change, Keep, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
 from reconciler.probe import expect
 from reconciler.types.host import Meta, parse_meta, printable
 
@@ -259,4 +259,5 @@ TYPE = ResourceType(
     steps,
     needs=lambda key: (f"user:{key.user}",),
     risk=risk,
+    keeps=lambda change: Keep((f"~{change.spec.user}/.ssh/authorized_keys",), accounts=(change.spec.user,)),
 )

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from reconciler.fields import AbsolutePath, Rule
-from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
+from reconciler.model import CONTROL, IDENTITY, Change, Keep, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
 from reconciler.probe import expect
 from reconciler.types.host import folders_above, package_of, printable
 from reconciler.types.host.file import lock_out
@@ -144,4 +144,5 @@ TYPE = ResourceType(
     provides=lambda block: (f"edit:{block.path}",),
     needs=lambda block: (f"path:{block.path}", *folders_above(block.path), *package_of(block.path)),
     risk=risk,
+    keeps=lambda change: Keep((change.spec.path,)),
 )

@@ -62,7 +62,6 @@ found=$(meta "$@") || { printf '%s\n' "$found"; exit 1; }
 [ -z "$found" ] || printf '%s\n' "$found" | sed 's/^/meta|/'
 for p; do [ -L "$ROOT$p" ] || [ ! -f "$ROOT$p" ] || printf '%s\0' "$ROOT$p"; done | xargs -0 -r sha256sum -- |
     while read -r digest path; do printf 'sum|%s|%s\n' "$digest" "${path#"$ROOT"}"; done
-[ -n "$OFFLINE" ] || exit 0
 set +f
 for p; do
     for link in "$ROOT${p%/*}"/*.wants/"${p##*/}"; do [ ! -L "$link" ] || printf 'enabled|%s\n' "$p"; done

@@ -233,6 +233,9 @@ def _state(unit: ContainerUnit, seen: _Seen) -> State | Absent:
         state["text"] = f"(in the shadow of {service}, which systemd takes in its place)"
     if not seen.offline:
         live = _live(unit, seen)
+        if form == "service":
+            # systemd tells what it remembers.
+            live["enabled"] = service in seen.enabled
         # Another text is why it is not fresh, and mending that makes it so.
         return state | live | ({"fresh": True} if state["text"] != unit.text else {})
     state |= dict.fromkeys(("enabled", "running", "image", "health", "fresh"), UNOBSERVABLE)

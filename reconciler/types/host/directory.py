@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from reconciler.fields import AbsolutePath, Account, Mode
-from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
+from reconciler.model import CONTROL, IDENTITY, Change, Keep, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
 from reconciler.probe import expect
 from reconciler.types.host import folders_above, owners, package_of, parse_meta, same_mode
 from reconciler.types.host.file import lock_out
@@ -152,8 +152,14 @@ def risk(change: Change[Directory]) -> Risk | None:
             return Risk("data-loss", f"a {change.before['type']} is in the way; apply refuses to replace it")
         if "strangers" in change.changed:
             count = len(change.before["strangers"] or ())
-            return Risk("data-loss", f"{count} file{'s' * (count != 1)} that nothing describes will be removed")
+            kind: Literal["lock-out", "data-loss"] = "lock-out" if lock_out(change.spec.path + "/") else "data-loss"
+            return Risk(kind, f"{count} file{'s' * (count != 1)} that nothing describes will be removed")
     return lock_out(change.spec.path + "/")
+
+
+def keeps(change: Change[Directory]) -> Keep | None:
+    """The whole folder, where that is a few files that decide who gets in."""
+    return Keep((change.spec.path,)) if lock_out(change.spec.path + "/") else None
 
 
 TYPE = ResourceType(
@@ -166,4 +172,5 @@ TYPE = ResourceType(
     provides=lambda d: (f"path:{d.path}",),
     needs=lambda d: (*folders_above(d.path), *package_of(d.path), *owners(d.owner, d.group)),
     risk=risk,
+    keeps=keeps,
 )

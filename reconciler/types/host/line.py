@@ -9,7 +9,7 @@ from pydantic import Field
 
 from reconciler.errors import ProbeFailed
 from reconciler.fields import AbsolutePath, Rule
-from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
+from reconciler.model import CONTROL, IDENTITY, Change, Keep, Probe, ResourceType, Risk, Script, Sh, Spec, State, Step
 from reconciler.types.host import folders_above, package_of, printable
 from reconciler.types.host.file import lock_out
 
@@ -150,4 +150,5 @@ TYPE = ResourceType(
     provides=lambda line: (f"edit:{line.path}",),
     needs=lambda line: (f"path:{line.path}", *folders_above(line.path), *package_of(line.path)),
     risk=risk,
+    keeps=lambda change: Keep((change.spec.path,)),
 )

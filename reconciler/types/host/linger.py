@@ -37,14 +37,14 @@ for user; do
     [ ! -f "$ROOT/var/lib/systemd/linger/$user" ] || kept=yes
     uid=$(getent passwd "$user" | cut -d: -f3)
     [ -z "$OFFLINE" ] || awake=unseen
-    [ -n "$OFFLINE" ] || [ -z "$uid" ] || [ ! -S "/run/user/$uid/systemd/private" ] || awake=yes
+    [ -n "$OFFLINE" ] || [ -z "$uid" ] || ! systemctl is-active -q "user@$uid.service" || awake=yes
     printf '%s|%s|%s\n' "$user" "$kept" "$awake"
 done
 """
 
 
 def probe(lingers: Sequence[Linger]) -> Probe:
-    """What logind keeps on disk, and the socket of the account's systemd."""
+    """What logind keeps on disk, and whether the account's systemd runs."""
     (reply,) = yield [Script(READ, [linger.user for linger in lingers])]
     found: dict[str, State | None] = {}
     for line in expect(reply, "the probe of lingering").splitlines():

@@ -14,6 +14,7 @@ from reconciler.model import (
     IDENTITY,
     UNOBSERVABLE,
     Change,
+    Keep,
     Probe,
     ResourceType,
     Risk,
@@ -229,6 +230,11 @@ def provides(profile: PamProfile) -> Iterable[str]:
     return (f"path:{profile.path}",)
 
 
+STACKS: Final = tuple(
+    f"/etc/pam.d/common-{name}" for name in ("account", "auth", "password", "session", "session-noninteractive")
+)
+
+
 TYPE = ResourceType(
     "host.pamProfile",
     PamProfile,
@@ -237,4 +243,6 @@ TYPE = ResourceType(
     provides=provides,
     needs=lambda profile: (*folders_above(profile.path), *profile.after),
     risk=risk,
+    # Together they are what pam-auth-update would write, so that it need not run again.
+    keeps=lambda change: Keep((change.spec.path, *STACKS, "/var/lib/pam")),
 )

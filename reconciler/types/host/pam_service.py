@@ -14,6 +14,7 @@ from reconciler.model import (
     IDENTITY,
     Change,
     Composed,
+    Keep,
     Probe,
     ResourceType,
     Risk,
@@ -225,4 +226,5 @@ TYPE = ResourceType(
     provides=lambda s: (f"edit:{s.path}",),
     needs=lambda s: (f"path:{s.path}", *folders_above(s.path), *s.after),
     risk=risk,
+    keeps=lambda change: Keep((change.spec.path,)),
 )

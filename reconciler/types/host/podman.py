@@ -42,7 +42,7 @@ as() {
 # ctl ARGUMENT...: systemctl of that account's systemd.
 ctl() { if [ "$uid" = 0 ]; then systemctl "$@"; else as systemctl --user "$@"; fi; }
 # awake: that account's systemd runs.
-awake() { [ "$uid" = 0 ] || [ -S "/run/user/$uid/systemd/private" ]; }
+awake() { [ "$uid" = 0 ] || systemctl is-active -q "user@$uid.service"; }
 # stored: Podman has been used by that account. To ask Podman would make its folders.
 stored() {
     command -v podman >/dev/null || return 1

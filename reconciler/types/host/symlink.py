@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from reconciler.fields import AbsolutePath, Rule
-from reconciler.model import IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, Step
+from reconciler.model import IDENTITY, Change, Keep, Probe, ResourceType, Risk, Script, Sh, Spec, Step
 from reconciler.probe import expect
 from reconciler.types.host import folders_above, package_of, printable
 from reconciler.types.host.file import lock_out
@@ -97,5 +97,12 @@ def needs(link: Symlink) -> Iterable[str]:
 
 
 TYPE = ResourceType(
-    "host.symlink", Symlink, probe, steps, provides=lambda link: (f"path:{link.path}",), needs=needs, risk=risk
+    "host.symlink",
+    Symlink,
+    probe,
+    steps,
+    provides=lambda link: (f"path:{link.path}",),
+    needs=needs,
+    risk=risk,
+    keeps=lambda change: Keep((change.spec.path,)),
 )

@@ -14,6 +14,7 @@ from reconciler.model import (
     IDENTITY,
     UNOBSERVABLE,
     Change,
+    Keep,
     Probe,
     Readiness,
     Reply,
@@ -404,4 +405,5 @@ TYPE = ResourceType(
     watches=lambda u: [f"{how}:{path}" for path in u.watch for how in ("path", "edit")],
     stale={"fresh": False},
     risk=risk,
+    keeps=lambda change: Keep(units=(change.spec.unit,)),
 )

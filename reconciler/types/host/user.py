@@ -15,6 +15,7 @@ from reconciler.model import (
     CONTROL,
     IDENTITY,
     Change,
+    Keep,
     Probe,
     ResourceType,
     Risk,
@@ -312,4 +313,15 @@ def provides(user: User) -> Iterable[str]:
         yield f"group:{user.name}"
 
 
-TYPE = ResourceType("host.user", User, probe, steps, provides=provides, needs=needs, risk=risk)
+FILES = tuple(f"/etc/{name}" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
+
+TYPE = ResourceType(
+    "host.user",
+    User,
+    probe,
+    steps,
+    provides=provides,
+    needs=needs,
+    risk=risk,
+    keeps=lambda change: Keep(FILES, accounts=(change.spec.name,)),
+)
