@@ -212,8 +212,7 @@ class _Run:
 
     def _note_ownership(self) -> None:
         with self._means.store.write() as db:
-            for resource in self._plan.adopt:
-                inventory_of.record(db, resource, self._journal.run, created=False)
+            inventory_of.record_all(db, [(r, False, None) for r in self._plan.adopt], self._journal.run)
             inventory_of.forget(db, self._plan.release)
 
     def _audit(self, executor: ThreadPoolExecutor) -> None:

@@ -232,8 +232,10 @@ class Batches:
         unknown = closed.confirmed is None
         outcome = Outcome.UNKNOWN if unknown else Outcome.FAILED
         for address, end in ended.items():
-            if unknown or end.outcome in (Outcome.DONE, Outcome.UNKNOWN) or address == bad:
-                ended[address] = Ended(outcome, closed.reason, again=unknown)
+            if unknown or end.outcome in (Outcome.DONE, Outcome.UNKNOWN):
+                ended[address] = Ended(outcome, f"{closed.cause} {closed.now}", again=unknown)
+            elif address == bad:
+                ended[address] = replace(end, reason=f"{end.reason} {closed.now}")
         return ended
 
     def _taken_back(self, target: str, begun: Iterable[str]) -> dict[str, Ended]:
@@ -414,9 +416,8 @@ class Batches:
             return ended, "", (), None
         self._intend(target, works, todo, window)
         sent = {work.address: work for work in works}
-        if window is not None and not window.armed:
-            arming = window.arming()
-            works = [arming, *(replace(work, after=[*work.after, arming.address]) for work in works)]
+        if window is not None:
+            works = window.around(works)
         connection = self._means.pool.get(target)
         reveal = self._means.secrets.reveal
         begun = False
@@ -424,10 +425,9 @@ class Batches:
         def told(result: StepResult) -> None:
             nonlocal begun
             begun = True
-            if window is not None and result.address == window.address:
-                window.told(result)
-                if window.refused:
-                    ended.update({a: Ended(Outcome.FAILED, f"{window.refused} Nothing was changed.") for a in sent})
+            if window is not None and window.knows(result.address):
+                late = window.told(result, sent)
+                ended.update({a: Ended(Outcome.FAILED, why) for a, why in late.items()})
             elif result.status is None and result.witness:
                 going[result.address, result.index] = result.witness
                 self._step_begun(result, sent[result.address])
@@ -466,6 +466,8 @@ class Batches:
                 raise
             # A secret that cannot be revealed, for example.
             ended |= {address: Ended(Outcome.FAILED, f"{error} Nothing was changed.") for address in sent}
+            if window is not None:
+                window.forget()
         return ended, "", going.values(), observed
 
     def _works(
@@ -491,12 +493,22 @@ class Batches:
         guard = {"guard": window.name} if window else {}
         with self._means.store.write() as db:
             self._leases.check(db, target)
-            for work in works:
-                change = todo[work.address]
-                steps = [str(step) for step in work.steps]
-                self._journal.write(
-                    db, "intent", work.address, action=change.action, observed=change.digest, steps=steps, **guard
-                )
+            self._journal.write_all(
+                db,
+                "intent",
+                [
+                    (
+                        work.address,
+                        {
+                            "action": todo[work.address].action,
+                            "observed": todo[work.address].digest,
+                            "steps": [str(step) for step in work.steps],
+                            **guard,
+                        },
+                    )
+                    for work in works
+                ],
+            )
 
     def _step_begun(self, result: StepResult, work: Work) -> None:
         """Its witness is on disk before it is waited for: whoever resumes waits for it instead of doing it again."""
@@ -607,19 +619,20 @@ class Batches:
 
     def finish(self, target: str, ended: Mapping[str, Ended], changes: Mapping[str, Change[Any]]) -> dict[str, Ended]:
         """Put outcomes and ownership on disk, in one transaction."""
+        done = [changes[a] for a, end in ended.items() if a in changes and end.outcome is Outcome.DONE]
+        kept = [
+            (c.resource, c.action in (Action.CREATE, Action.REPLACE), self._sent.get(c.address))
+            for c in done
+            if c.action is not Action.DELETE
+        ]
+        ends = [
+            (a, {"outcome": end.outcome, "reason": self._means.secrets.redact(end.reason), "again": end.again})
+            for a, end in ended.items()
+        ]
         with self._means.store.write() as db:
-            for address, end in ended.items():
-                reason = self._means.secrets.redact(end.reason)
-                self._journal.write(db, "end", address, outcome=end.outcome, reason=reason, again=end.again)
-                change = changes.get(address)
-                if change is None or end.outcome is not Outcome.DONE:
-                    continue
-                if change.action is Action.DELETE:
-                    inventory_of.forget(db, [address])
-                else:
-                    created = change.action in (Action.CREATE, Action.REPLACE)
-                    sent = self._sent.get(address)
-                    inventory_of.record(db, change.resource, self._journal.run, created=created, sent=sent)
+            self._journal.write_all(db, "end", ends)
+            inventory_of.record_all(db, kept, self._journal.run)
+            inventory_of.forget(db, [c.address for c in done if c.action is Action.DELETE])
         self._announce(ended)
         return dict(ended)
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from reconciler.connections import Pool, no_secrets
 from reconciler.errors import ConnectError, ConnectionLost
-from reconciler.guard_scripts import ARM, DISARM, REVERT, REVERT_NOW, STATE
+from reconciler.guard_scripts import ARM, DISARM, REVERT, REVERT_NOW, STATE, STILL
 from reconciler.model import Change, Guard, Keep, Risk, Script, Sh, StepResult, Target, Work
 from reconciler.registry import Registry
 from reconciler.resolve import Edges, topological
@@ -58,7 +58,7 @@ GRACE_SECONDS: Final = 20.0
 
 CHECKS: Final[Mapping[str, Script]] = {
     "/etc/ssh/sshd_config": Script("sshd -t 2>&1"),
-    "/etc/sudoers": Script("! command -v visudo >/dev/null || visudo -c -q 2>&1"),
+    "/etc/sudoers": Script("! command -v visudo >/dev/null || visudo -c 2>&1"),
 }
 """Beginnings of paths, and what must end well before a change there is confirmed: such files may be read much later."""
 
@@ -213,11 +213,13 @@ class Closed:
 
     Attributes:
         confirmed: True; False = the old state is back; `None` = that cannot be said now.
-        reason: why it was not confirmed.
+        cause: why it was not confirmed.
+        now: how things are on the host.
     """
 
     confirmed: bool | None
-    reason: str = ""
+    cause: str = ""
+    now: str = ""
 
 
 class Window:
@@ -247,7 +249,8 @@ class Window:
         self._user = ""
         self._ends = 0.0
         self._disarming = False
-        self.refused = ""
+        self._before: dict[str, str] = {}
+        self.refused = False
 
     @property
     def armed(self) -> bool:
@@ -263,8 +266,20 @@ class Window:
         """The host was not reached: it was not told to arm."""
         self._ends = 0.0
 
-    def arming(self) -> Work:
-        """What goes before the changes, in the same message: without it none of them begins."""
+    def around(self, works: Sequence[Work]) -> list[Work]:
+        """The changes with what goes before each of them in the same message: without that none of them begins."""
+        out = [] if self.armed else [self._arming()]
+        for number, work in enumerate(works):
+            first = self.address
+            if number or self.armed:
+                first = f"{self.address}/{len(self._before)}"
+                self._before[first] = work.address
+                step = Sh(STILL, (self.name,), title="see that the guard is armed", quick=True)
+                out.append(Work(first, [step], [one.address for one in out[:1]]))
+            out.append(replace(work, after=[*work.after, first]))
+        return out
+
+    def _arming(self) -> Work:
         self._ends = time.monotonic() + self._seconds
         paths = sorted({path for keep in self._keep for path in keep.paths}, key=lambda p: (p[0] == "~", p))
         units = sorted({unit for keep in self._keep for unit in keep.units})
@@ -272,14 +287,30 @@ class Window:
         title = f"arm the guard: back in {self._seconds} s unless it is confirmed"
         return Work(self.address, [Sh(ARM, (self.name, str(self._seconds), *words), REVERT, title)])
 
-    def told(self, result: StepResult) -> None:
-        """What the host said to `arming`."""
+    def told(self, result: StepResult, addresses: Iterable[str]) -> dict[str, str]:
+        """Take note of how a step of the guard's own ended.
+
+        Args:
+            addresses: the changes that it guards.
+
+        Returns:
+            those that do not begin for it, and why.
+        """
+        if result.address != self.address:
+            late = "the host took it back before this was done. Give it more time (`confirmWithin`)."
+            return {self._before[result.address]: late} if result.status else {}
         words = result.output.split()
         if result.status == 0 and words[-2:-1] == ["user"]:
             self._user = words[-1]
             self._emit("guard_armed", target=self._target, guard=self.name, seconds=self._seconds)
-        else:
-            self.refused = f"its guard could not be armed: {result.output.strip() or 'no reason given'}"
+            return {}
+        self.refused = True
+        why = result.output.strip() or "no reason given"
+        return dict.fromkeys(addresses, f"its guard could not be armed: {why}. Nothing was changed.")
+
+    def knows(self, address: str) -> bool:
+        """A step of the guard's own goes by this name."""
+        return address == self.address or address in self._before
 
     def close(self, cause: str) -> Closed:
         """Confirm by a new login, or take back.
@@ -287,11 +318,10 @@ class Window:
         Args:
             cause: why it must not be confirmed; empty where the changes went well.
         """
-        # That begins only now: what we waited for was the host at work.
         cause = cause or self._confirmed()
         closed = self._take_back(cause) if cause else Closed(True)
         event = {True: "guard_confirmed", False: "guard_reverted", None: "guard_lost"}[closed.confirmed]
-        self._emit(event, target=self._target, guard=self.name, reason=closed.reason)
+        self._emit(event, target=self._target, guard=self.name)
         return closed
 
     def _confirmed(self) -> str:
@@ -320,29 +350,30 @@ class Window:
                     return f"the host says: {' '.join(reply.text.split())[-300:]}"
             self._disarming = True
             (result,) = fresh.execute([Work(self.address, [Sh(DISARM, (self.name,), title="disarm")])], no_secrets)
-            return "" if result.status == 0 else f"it was too late: {result.output.strip()[-300:]}"
+            return "" if result.status == 0 else f"it was too late: {result.output.strip()[-300:]}."
         finally:
             fresh.close()
 
     def _take_back(self, cause: str) -> Closed:
         """At once by the connection that is there; else wait until the host has done it by itself."""
         found = self.ask_back()
-        left = self._ends + GRACE_SECONDS - time.monotonic()
-        while found not in _KNOWN and left > 0:
-            # Seldom: each login that fails makes sshd like us less.
-            pause = max(5.0, min(30.0, left - GRACE_SECONDS + 2))
+        left = max(0.0, self._ends - time.monotonic()) + 2
+        # Seldom: each login that fails makes sshd like us less. It may just have rebooted.
+        for pause in (min(left, 15.0), max(left - 15.0, 0.0), *[GRACE_SECONDS / 3] * 3):
+            if found in _KNOWN:
+                break
             self._sleep(pause)
-            left -= pause
             found = self.look()
         if found == "confirmed" or (found == "gone" and self._disarming):
             return Closed(True)  # only the answer got lost
         if found == "reverted":
-            return Closed(False, f"{cause} It was reverted: the old state is back.")
+            return Closed(False, cause, "It was reverted: the old state is back.")
         if found == "gone" and not self.armed:
-            return Closed(False, f"{cause} Nothing was changed.")
+            return Closed(False, cause, "Nothing was changed.")
         return Closed(
             None,
-            f"{cause} Whether the host has taken it back is not known, because nobody gets in. It does so by itself, "
+            cause,
+            "Whether the host has taken it back is not known, because nobody gets in. It does so by itself, "
             "at the latest when it boots; `reconciler resume` looks again.",
         )
 

@@ -88,7 +88,9 @@ sync
 [ -z "$bad" ] || exit 1
 printf '%s, %s\n' "$how" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$g/${d##*/}.reverted"
 sync -f "$g"
+timer=$(cat "$d/timer" 2>/dev/null)
 rm -rf -- "$d"
+[ "${timer:-$$}" = $$ ] || kill -- "-$timer" 2>/dev/null
 if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then
     rm -f -- "/etc/systemd/system/sysinit.target.wants/$u.service" "/etc/systemd/system/$u.service"
     systemctl --no-block stop "$u.timer" 2>/dev/null || :
@@ -109,7 +111,8 @@ mkdir -p -- "$g"
 for other in "$g"/*/armed "$g"/*/reverting; do
     [ ! -e "$other" ] || {
         other=${other%/*}
-        echo "another guarded change (${other##*/}) waits for its confirmation on this host, or could not be taken back"
+        echo "another guarded change (${other##*/}) of this host is not confirmed yet, or could not be taken back."
+        echo "If nobody is at work on it any more: sh $other/revert"
         exit 1
     }
 done
@@ -190,6 +193,9 @@ ok=1
 echo "user $(id -u)"
 """
 )
+
+# $1 = name. Before each change but the first: what took too long must not begin after the host has taken all back.
+STILL: Final = _WHERE + '[ -e "$d/armed" ]\n'
 
 # $1 = name.
 DISARM: Final = (

@@ -97,31 +97,40 @@ def record(
     Args:
         sent: see `Entry`; `None` keeps what was noted before.
     """
-    spec = canonical(resource.declared)
-    lifecycle = _lifecycle(resource.lifecycle)
+    record_all(db, [(resource, created, sent)], run)
+
+
+def record_all(
+    db: sqlite3.Connection, objects: Iterable[tuple[Resource[Any], bool, Mapping[str, str] | None]], run: str
+) -> None:
+    """`record` for many objects: `(resource, created, sent)` each."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    db.execute(
+    db.executemany(
         "INSERT INTO inventory VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(address) DO UPDATE SET "
         "spec=excluded.spec, origin=excluded.origin, lifecycle=excluded.lifecycle, run=excluded.run, at=excluded.at, "
         "created=max(created, excluded.created), sent=coalesce(nullif(excluded.sent, '{}'), sent)",
-        (
-            resource.address,
-            resource.type,
-            resource.target,
-            resource.key,
-            spec,
-            resource.origin,
-            int(created),
-            lifecycle,
-            run,
-            now,
-            canonical(dict(sent)) if sent else "{}",
-        ),
+        [
+            (
+                resource.address,
+                resource.type,
+                resource.target,
+                resource.key,
+                canonical(resource.declared),
+                resource.origin,
+                int(created),
+                _lifecycle(resource.lifecycle),
+                run,
+                now,
+                canonical(dict(sent)) if sent else "{}",
+            )
+            for resource, created, sent in objects
+        ],
     )
 
 
 @lru_cache(maxsize=256)
 def _lifecycle(lifecycle: Lifecycle) -> str:
+    """Most objects of a run share one."""
     return canonical(lifecycle.model_dump(mode="json"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -64,9 +64,16 @@ class Journal:
 
     def write(self, db: sqlite3.Connection, event: str, address: str | None = None, **body: Any) -> None:
         """One record, in the caller's transaction."""
-        db.execute(
+        self.write_all(db, event, [(address, body)])
+
+    def write_all(
+        self, db: sqlite3.Connection, event: str, entries: Iterable[tuple[str | None, Mapping[str, Any]]]
+    ) -> None:
+        """A record of one event for each `(address, body)`, in the caller's transaction."""
+        now = _now()
+        db.executemany(
             "INSERT INTO journal (run, at, event, address, body) VALUES (?, ?, ?, ?, ?)",
-            (self.run, _now(), event, address, canonical(body)),
+            [(self.run, now, event, address, canonical(body)) for address, body in entries],
         )
 
     def end(self, status: str, summary: str) -> None:

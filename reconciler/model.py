@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic.alias_generators import to_camel
 
 from reconciler.errors import Position, Problem
@@ -26,6 +26,9 @@ API_VERSION: Final = "reconciler/v1"
 
 PATIENCE: Final = 60.0
 """Seconds that an object may take from being as desired to working, where its type does not say otherwise."""
+
+MIN_GUARD: Final = 5
+"""Seconds that a guarded change has at least until it must be confirmed."""
 
 State = Mapping[str, Any]
 """Attributes of one object, by their YAML names. `None` in place of a State means absent."""
@@ -138,7 +141,7 @@ class Composed(Secret):
     """
 
     secret_ref: Literal["composed"] = "composed"
-    parts: tuple[str | Secret, ...]
+    parts: tuple[str | SerializeAsAny[Secret], ...]
     form: Literal[
         "verbatim", "json", "base32", "base32AsHex", "base64", "hex6", "hex16", "hexAes", "sha256", "xml", "sealed"
     ] = Field("verbatim", description="What each secret has to be, and how it is spelled; see `reconciler.composed`.")
@@ -227,6 +230,12 @@ class Guard(Spec):
         description="How long the host waits for the confirmation, from the moment before the change.",
     )
 
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.seconds < MIN_GUARD:
+            raise ValueError(f"gives less than {MIN_GUARD} s to confirm, which a login can take. Write 120s.")
+        return self
+
     @property
     def seconds(self) -> int:
         """`confirm_within` in seconds."""
@@ -248,8 +257,8 @@ class Lifecycle(Spec):
     requires: tuple[str, ...] = Field((), description="Documents (`Kind/name`) whose objects come first.")
     guard: Guard | Literal["Never"] | None = Field(
         None,
-        description="Changes on hosts that may lock people out are guarded by themselves: see docs/guard.md. Given here, "
-        "all changes of this document are, and in this way. `Never`: none is.",
+        description="How changes on hosts are guarded: taken back unless a new login confirms them. Those that may "
+        "lock people out are guarded anyway; given here, all of this document are. `Never`: none is.",
     )
 
 

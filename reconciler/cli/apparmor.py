@@ -237,7 +237,7 @@ def _show(address: str, suggestion: Suggestion) -> None:
     amount = f"{suggestion.records} records, {suggestion.covered} of them need nothing new"
     typer.echo(_clean(f"# {title}: {amount}."))
     for text in dict.fromkeys(suggestion.unclear):
-        typer.echo(_clean(f"# No rule comes of this: {text}"))
+        typer.echo(_clean(f"# No rule comes of this: {' '.join(text.split())}"))
     if not suggestion.proposals:
         typer.echo("# Nothing new.")
         return
@@ -251,7 +251,9 @@ def _show(address: str, suggestion: Suggestion) -> None:
         if one.section != section:
             section = one.section
             lines.append(f"{indent}{section}:")
-        note = f"{one.count}x, {one.example}" + (f"; in place of {one.instead}" if one.instead else "")
+        note = f"{one.count}x, {' '.join(one.example.split())}" + (
+            f"; in place of {one.instead}" if one.instead else ""
+        )
         lines.append(f"{indent}  # {note}")
         lines.append(f"{indent}  - {_flow(one.value)}")
     typer.echo(_clean("\n".join(lines)))

@@ -70,6 +70,8 @@ def project(path: Path, state: Path | None, images: Path | None = None, **settin
         folder = images.absolute()
 
         def retarget(target: Target) -> Target:
+            if target.connection == "repository":
+                return target  # a folder that is only read has no image
             return replace(target, connection="image", settings={"root": str(folder / target.name)})
 
         settings["retarget"] = retarget

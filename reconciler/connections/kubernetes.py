@@ -6,7 +6,8 @@ own cache of what a cluster serves is a file that everybody can write. One pool 
 what a cluster serves is asked once in a run.
 
 A PATCH with a mapping is a server-side apply, one with a list a JSON patch. What stands under `stringData` of a Secret
-goes out as `data`: the server would give the field to nobody.
+goes out as `data`: the server would give the field to nobody. Where a certificate shall be issued there, it is issued
+here, because only here the key of the CA may be known.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from reconciler.connections import Reveal, no_secrets
+from reconciler.connections.issuing import issue
 from reconciler.errors import ConnectError, ConnectionLost, ContractError
 from reconciler.model import CONFLICT, DryRun, Get, Read, Reply, Request, Secret, Step, StepResult, Target, Work
 from reconciler.secrets import reveal_in
+from reconciler.types.kubernetes.certificates import ISSUE
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -169,6 +172,8 @@ class Kubernetes:
         plain = reveal_in(body, revealed)
         if isinstance(plain, dict) and isinstance(plain.get("stringData"), Mapping) and plain.get("kind") == "Secret":
             texts = plain.pop("stringData")
+            if ISSUE in texts:
+                texts = issue(**texts[ISSUE])
             encoded = {key: base64.b64encode(str(text).encode()).decode() for key, text in texts.items()}
             plain["data"] = {**(plain.get("data") or {}), **encoded}
         return plain

@@ -100,7 +100,7 @@ def _units(host: str, name: str, spec: ContainerPodSpec) -> Iterable[Resource[An
         if container is not None:
             fields |= _of_container(name, spec, container)
         elif unit.endswith(".pod"):
-            fields |= {"watch": _networks(name, spec), "enabled": True, "running": True, "fresh": True}
+            fields |= {"enabled": True, "running": True, "fresh": True} | _watched(_networks(name, spec))
         yield host_container_unit(host, **fields)
 
 
@@ -112,9 +112,14 @@ def _of_container(name: str, spec: ContainerPodSpec, container: Container) -> Ma
     fields |= {"health": "healthy"} if container.health_check is not None else {}
     paths = [mount.host_path for mount in container.mounts if mount.host_path]
     fields |= {"paths": tuple(paths)} if paths else {}
-    fields |= {"watch": tuple(dict.fromkeys([*around, *volumes]))}
+    fields |= _watched([*around, *volumes])
     secrets = dict.fromkeys(secret_name(name, secret) for secret in container.secrets)
     return fields | ({"secrets": tuple(secrets)} if secrets else {})
+
+
+def _watched(units: Iterable[str]) -> dict[str, Any]:
+    names = tuple(dict.fromkeys(units))
+    return {"watch": names} if names else {}
 
 
 def _networks(name: str, spec: ContainerPodSpec) -> tuple[str, ...]:
@@ -138,6 +143,8 @@ def check(document: Document[ContainerPodSpec], catalog: Catalog) -> Iterable[Pr
         yield catalog.problem(
             document, ("metadata", "name"), f"has a name of more than {LONGEST} characters.", "Shorten it."
         )
+    if not spec.containers:
+        yield problem(("containers",), "spec.containers is empty.", "Describe at least one container.")
     yield from _names(document.name, spec, problem)
     for index, container in enumerate(spec.containers):
         yield from _container(spec, container, ("containers", index), problem)
@@ -178,6 +185,9 @@ def _container(
         yield problem((*at, "autoUpdate"), message, "Name the image by tag, or remove `autoUpdate`.")
     if container.run_as_group is not None and container.run_as_user is None:
         yield problem((*at, "runAsGroup"), f"{where} has runAsGroup without runAsUser.", "Add `runAsUser`.")
+    if container.health_check is not None and not container.health_check.command:
+        message = f"{where}.healthCheck.command is empty."
+        yield problem((*at, "healthCheck", "command"), message, "Write the program and its arguments.")
     volumes = {volume.name for volume in spec.volumes}
     for index, mount in enumerate(container.mounts):
         given = [name for name in ("volume", "host_path", "memory") if getattr(mount, name) is not None]

@@ -57,6 +57,8 @@ class Stage:
                 from reconciler.lab.kubernetes.stand_in import stand_in as stand_in_for_kubernetes
 
                 return stand_in_for_kubernetes(target, self)
+            case "repository":
+                return target  # a folder that is only read: the same in a demo
             case _:
                 return self._host(target)
 

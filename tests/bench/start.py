@@ -12,11 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-
-from tests.sqlreduce.server import binaries, running
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-c", "from reconciler.cli.main import main; main()")
@@ -34,14 +32,14 @@ spec: {hosts: [web1], path: /etc/motd, content: "Welcome\\n"}
 QUERY = "SELECT a, nothing FROM (SELECT 1 AS a) AS one ORDER BY a LIMIT 1"
 
 
-def cpu(argv: Sequence[str], *, status: int = 0, folder: Path = ROOT, environ: Mapping[str, str] | None = None) -> float:
+def cpu(argv: Sequence[str], *, status: int = 0, folder: Path = ROOT) -> float:
     """CPU seconds (user and system) of a process and what it started.
 
     Raises:
         SystemExit: it ended with another exit status than this one.
     """
     quiet = subprocess.DEVNULL
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **(environ or {})}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     started = subprocess.Popen(argv, cwd=folder, env=env, stdin=quiet, stdout=quiet, stderr=quiet)
     _, ended, used = os.wait4(started.pid, 0)
     started.returncode = os.waitstatus_to_exitcode(ended)
@@ -52,6 +50,8 @@ def cpu(argv: Sequence[str], *, status: int = 0, folder: Path = ROOT, environ: M
 
 def measure(rounds: int) -> dict[str, float]:
     """The least CPU seconds of each case."""
+    from tests.sqlreduce.server import binaries, running
+
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         (folder / "web1/etc").mkdir(parents=True)
@@ -66,15 +66,13 @@ def measure(rounds: int) -> dict[str, float]:
             "plan, 1 image": ((*PROGRAM, "plan"), 2),
             "sqlreduce --help": ((*PROGRAM, "sqlreduce", "--help"), 0),
         }
-        environ = {}
         if binaries() is not None:
-            environ["PGSERVICEFILE"] = str(folder / "none")
             dsn = stack.enter_context(running()).dsn()
             cases["sqlreduce, 1 small query"] = ((*PROGRAM, "sqlreduce", "--dsn", dsn, QUERY), 0)
         found: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(rounds):
             for name, (argv, status) in cases.items():
-                found[name].append(cpu(argv, status=status, folder=folder, environ=environ))
+                found[name].append(cpu(argv, status=status, folder=folder))
     return {name: min(seconds) for name, seconds in found.items()}
 
 

@@ -28,7 +28,7 @@ from tests.contract.tables import entries, resource, secrets
 
 PRELUDE = Path(__file__).parents[2] / "reconciler" / "connections"
 TOOLBOX = PRELUDE / "toolbox"
-PLACES = {"image", "host", "podman", "pve", "pbs", "dsm", "kubernetes"}
+PLACES = {"image", "host", "repo", "podman", "pve", "pbs", "dsm", "kubernetes"}
 """What may stand under `on:`. A simulated API adds its own word here, and a module `test_laws_WORD.py` that obeys all
 `laws("laws", WORD)` on a `Subject` of that place."""
 

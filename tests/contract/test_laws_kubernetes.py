@@ -18,8 +18,9 @@ import pytest
 from reconciler.connections.kubernetes import Kubernetes
 from reconciler.lab.kubernetes import KubernetesEmulator
 from reconciler.model import Get, Request, Target, Work
+from reconciler.secrets import Secrets
 from tests.contract.laws import Subject, examine, law_ids, laws, obey
-from tests.contract.tables import CANARY
+from tests.contract.tables import CANARY, FIXTURES, AnyEnvironment
 
 REAL = os.environ.get("RECONCILER_TEST_KUBECONFIG", "")
 WHERE = ["emulator", *(["real"] if REAL else [])]
@@ -27,6 +28,7 @@ LAWS = [(where, *law) for where in WHERE for law in laws("laws", "kubernetes")]
 AUDITS = [("emulator", *law) for law in laws("audit", "kubernetes")]
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "contract"}}
 LISTED = ("/api/v1/namespaces/contract/configmaps", "/api/v1/namespaces/contract/secrets")
+CA_KEY = FIXTURES / "kubernetes" / "contract-ca-key.pem"
 GONE_SECONDS = 60
 
 
@@ -63,8 +65,10 @@ def subject_at(place: str, kubeconfig: Path, folder: Path, log: list[tuple[str, 
         found = [json.loads(reply.text)["items"] for reply in behind.read([Get(path) for path in LISTED])]
         return [(one["metadata"]["name"], one["metadata"]["resourceVersion"]) for items in found for one in items]
 
-    one = Subject(place, Target(place, "kubernetes", settings), requests(behind), listing, folder / "state")
-    one.pool._reveal = one.looking._reveal = lambda secret: one.secrets.reveal(secret)
+    known = AnyEnvironment(CONTRACT_CA_KEY=CA_KEY.read_text())
+    here = Target(place, "kubernetes", settings)
+    one = Subject(place, here, requests(behind), listing, folder / "state", Secrets(lambda: b"k" * 32, known))
+    one.pool._reveal = one.looking._reveal = one.secrets.reveal
     return one
 
 

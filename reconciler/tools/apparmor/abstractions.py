@@ -45,8 +45,9 @@ TABLE: Final[dict[str, Sequence[tuple[str, str]]]] = {
     ),
     "abstractions/ssl_keys": (("/etc/ssl/private/", "r"), ("/etc/ssl/private/**", "r")),
     "abstractions/python": (
-        ("/usr/lib{,32,64}/python3.[0-9]*/**.{pyc,py}", "mr"),
-        ("/usr/local/lib/python3.[0-9]*/dist-packages/**.py", "mr"),
+        ("/usr/lib{,32,64}/python3.[0-9]*/**.pyc", "mr"),
+        ("/usr/lib{,32,64}/python3.[0-9]*/**.py", "r"),
+        ("/usr/local/lib/python3.[0-9]*/dist-packages/**.py", "r"),
     ),
     "abstractions/perl": (
         ("/usr/share/perl/**", "r"),
@@ -54,7 +55,7 @@ TABLE: Final[dict[str, Sequence[tuple[str, str]]]] = {
     ),
     "abstractions/bash": (("/etc/profile.d/*", "r"), ("/etc/bash.bashrc", "r"), ("/etc/inputrc", "r")),
     "abstractions/fonts": (("/usr/share/fonts/**", "r"), ("/etc/fonts/**", "r"), ("/var/cache/fontconfig/**", "r")),
-    "abstractions/mysql": (("/run/mysqld/mysqld.sock", "rw"), ("/etc/mysql/my.cnf", "r")),
+    "abstractions/mysql": (("/run/mysqld/mysqld.sock", "rw"),),
     "abstractions/dbus-strict": (("/run/dbus/system_bus_socket", "rw"),),
     "abstractions/terminfo": (("/usr/share/terminfo/**", "r"), ("/etc/terminfo/**", "r")),
 }

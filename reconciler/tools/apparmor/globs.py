@@ -49,7 +49,7 @@ _SIZES: Final = {
 }
 GLOBAL_NAMES: Final = frozenset(
     (
-        *TUNABLES,
+        *(TUNABLES.keys() - {"apparmorfs", "securityfs"}),
         *("d", "l", "c", "w", "h", "u8", "u16", "u32", "u64"),
         *_SIZES,
         *(f"{n}{s}" for n, sizes in _SIZES.items() for s in sizes),
@@ -159,15 +159,52 @@ def covers(wide: str, narrow: str, known: Variables = TUNABLES) -> bool:
 
 
 def overlap(one: str, other: str, known: Variables = TUNABLES) -> bool:
-    """Whether there is a path that both patterns mean, as far as samples show it.
+    """Whether there is a path that both patterns mean. A class such as [a-c] counts as any character.
 
     >>> overlap("/bin/*sh", "/bin/b*"), overlap("/bin/a*", "/bin/b*")
-    (False, False)
+    (True, False)
     """
-    for wide, narrow in ((one, other), (other, one)):
-        found = _compiled(tuple(values(wide, known)))
-        if found is not None and any(found.fullmatch(s) for v in values(narrow, known) for s in _samples(v)):
+    left = [_tokens(s) for v in values(one, known) for s in _without_braces(v)]
+    right = [_tokens(s) for v in values(other, known) for s in _without_braces(v)]
+    return any(_meet(a, b) for a in left[:_MANY] for b in right[:_MANY])
+
+
+def _without_braces(pattern: str) -> list[str]:
+    start = next((i for i, c in enumerate(pattern) if c == "{" and pattern[i - 1 : i] != "\\"), -1)
+    if start < 0:
+        return [pattern]
+    end = _closing(pattern, start)
+    parts = _alternatives(pattern[start + 1 : end])
+    return [s for part in parts for s in _without_braces(pattern[:start] + part + pattern[end + 1 :])][:_MANY]
+
+
+def _tokens(pattern: str) -> tuple[str, ...]:
+    found = re.findall(r"\\.|\*{2,}|\[[^\]]+\]|.", pattern, re.DOTALL)
+    return tuple(
+        "**" if t.startswith("**") else "?" if t[0] == "[" and len(t) > 1 else t[-1] if t[0] == "\\" else t
+        for t in found
+    )
+
+
+def _meet(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
+    """Whether two patterns have a path in common: walks through both at once, each pair of places once."""
+    todo, seen = [(0, 0)], set()
+    while todo:
+        i, j = place = todo.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        if i == len(left) and j == len(right):
             return True
+        a, b = left[i : i + 1], right[j : j + 1]
+        for mine, here, there in ((a, (i + 1, j), (i, j + 1)), (b, (i, j + 1), (i + 1, j))):
+            other = b if mine is a else a
+            if mine and mine[0] in ("*", "**"):
+                todo.append(here)
+                if other and (mine[0] == "**" or other[0] not in ("/", "**")):
+                    todo.append(there)
+        if a and b and (a == b or (a[0] == "?" and b[0] != "/") or (b[0] == "?" and a[0] != "/")):
+            todo.append((i + 1, j + 1))
     return False
 
 

@@ -220,12 +220,17 @@ def _exec_conflicts(files: Sequence[ReadRule], known: Variables) -> Iterator[Mis
         for before in starts[:index]:
             if (before.exec, before.target) == (rule.exec, rule.target) or before.owner != rule.owner:
                 continue
-            if is_literal(before.path) != is_literal(rule.path):
+            if _is_exact(before.path) != _is_exact(rule.path):
                 continue
             if before.path == rule.path or overlap(before.path, rule.path, known):
                 message = f"{rule.path} starts with {rule.exec} here, and with {before.exec} in line {before.line}."
                 yield Mistake(rule.line, "exec-conflict", message, "Keep one of them.")
                 break
+
+
+def _is_exact(path: str) -> bool:
+    """Whether it has neither stars nor question marks: the parser lets such a path go before patterns."""
+    return "*" not in path and "?" not in path
 
 
 def _missing_map(profile: ReadProfile, files: Sequence[ReadRule], known: Variables) -> Iterator[Mistake]:

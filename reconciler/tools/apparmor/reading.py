@@ -128,7 +128,7 @@ def read(text: str) -> ReadText:
                 out.mistakes.append((one.line, "closes a brace that was never opened.", "Take the } out."))
         elif inside is not None:
             inside.rules += _rules(one, out.mistakes)
-        elif one.text.split()[0] not in ("abi", "alias"):
+        elif one.text and one.text.split()[0] not in ("abi", "alias"):
             message = f"{one.text[:40]!r} stands outside of any profile."
             out.mistakes.append((one.line, message, "Put it between the braces of a profile."))
     if stack:
@@ -160,12 +160,16 @@ def _statements(text: str, mistakes: list[tuple[int, str, str]]) -> Iterator[_St
             i = end
         else:
             end, kind = _end_of_statement(text, i)
+            is_ended = text[end : end + 1] in (",", "{")
             words = text[i:end].strip()
             yield _Statement(kind, line, words)
-            if kind == "rule" and end == size:
-                mistakes.append((line, f"{words[:40]!r} does not end.", "Add a comma after it."))
+            if not is_ended and words:
+                last = line + words.count("\n")
+                mistakes.append(
+                    (last, f"{words.splitlines()[-1].strip()[:60]!r} has no comma.", "Add a comma at its end.")
+                )
             line += text.count("\n", i, end)
-            i = end + 1
+            i = end + is_ended
 
 
 def _end_of_line(text: str, start: int) -> int:
@@ -195,7 +199,7 @@ def _end_of_statement(text: str, start: int) -> tuple[int, Literal["rule", "open
             depth += 1
         elif char == "}":
             if depth == 0:
-                return i - 1, "rule"
+                return i, "rule"
             depth -= 1
         elif char == "," and depth == 0 and round_ <= 0:
             return i, "rule"

@@ -192,7 +192,9 @@ class ChildBody(Spec):
     flags: tuple[Flag, ...] = Field((), description="Flags of the profile, but for its mode.")
     includes: tuple[Include, ...] = Field((), description="Abstractions, such as `abstractions/base`.")
     capabilities: tuple[Capability, ...] = Field((), description="Capabilities, such as `net_bind_service`.")
-    deny_capabilities: tuple[Capability, ...] = Field((), description="Capabilities to be refused, and logged, whatever abstractions say.")
+    deny_capabilities: tuple[Capability, ...] = Field(
+        (), description="Capabilities to be refused, and logged, whatever abstractions say."
+    )
     network: tuple[NetworkRule, ...] = Field((), description="Sockets.")
     signals: tuple[SignalRule, ...] = Field((), description="Signals.")
     ptrace: tuple[PtraceRule, ...] = Field((), description="Tracing.")

@@ -232,8 +232,8 @@ class Pod:
         if escalate is not False:
             what = "is true" if escalate else "is not set"
             platforms: tuple[Platform, ...] = () if escalate else ("kubernetes",)
-            # The API refuses false next to privileged.
-            edits = () if privileged else (self._set(at, "allowPrivilegeEscalation", value=False),)
+            # Somebody wanted an explicit true; and the API refuses false next to privileged.
+            edits = () if privileged or escalate else (self._set(at, "allowPrivilegeEscalation", value=False),)
             message = f"allowPrivilegeEscalation {what}"
             where = (*at, "allowPrivilegeEscalation")
             yield self._flaw("privilege-escalation", where, message, one.title, *edits, platforms=platforms)

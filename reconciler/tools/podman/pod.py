@@ -18,7 +18,7 @@ ImageReference = Annotated[
     Rule(
         r"[a-z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+"
         r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})",
-        "the full name of an image with its digest, such as docker.io/library/postgres@sha256:...",
+        "the full name of an image with its digest: REGISTRY/NAME@sha256:DIGEST",
         500,
     ),
 ]
@@ -69,6 +69,17 @@ class Mount(Spec):
     host_path: PlainPath | None = Field(None, description="A path of the host. It has to be there.")
     memory: Memory | None = Field(None, description="An empty place in memory, at most so large (tmpfs).")
     read_only: bool = Field(False, description="The container cannot write there.")
+    relabel: Literal["shared", "private"] | None = Field(
+        None,
+        description="On hosts with SELinux: give a volume or path the label that containers, or this one, may use.",
+    )
+
+    @property
+    def options(self) -> str:
+        """What follows a volume or a path of the host in Podman's `--volume`: nothing, or `:ro,Z`."""
+        label = {"shared": "z", "private": "Z", None: ""}[self.relabel]
+        given = ",".join(filter(None, ("ro" if self.read_only else "", label)))
+        return f":{given}" if given else ""
 
 
 class ContainerSecret(Spec):
@@ -88,7 +99,7 @@ class ContainerSecret(Spec):
 class HealthCheck(Spec):
     """A program in the container that tells whether it works."""
 
-    command: tuple[Line, ...] = Field(min_length=1, description="The program and its arguments; 0 means healthy.")
+    command: tuple[Line, ...] = Field(description="The program and its arguments; 0 means healthy.")
     interval: Duration = Field("30s", description="How often.")
     timeout: Duration | None = Field(None, description="How long it may take; 30s by default.")
     retries: int | None = Field(None, ge=1, le=100, description="Failures in a row that make it unhealthy; 3.")
@@ -168,7 +179,7 @@ class Pod(Spec):
     shared: bool = Field(
         True, description="The containers form one pod: they reach each other on localhost. Else each stands alone."
     )
-    containers: tuple[Container, ...] = Field(min_length=1, description="The containers.")
+    containers: tuple[Container, ...] = Field(description="The containers.")
     volumes: tuple[Volume, ...] = Field((), description="Volumes for the containers' mounts.")
     networks: tuple[Network, ...] = Field((), description="Networks that all of it joins; Podman's own by default.")
     host_network: bool = Field(False, description="Use the network of the host, without one of its own.")

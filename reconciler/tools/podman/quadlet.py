@@ -12,6 +12,7 @@ from reconciler.tools.podman.words import (
     network_options,
     object_name,
     secret_option,
+    stop_seconds,
     text_of,
     unexpanded,
     word,
@@ -63,7 +64,7 @@ def units(document: str, pod: Pod, *, root: bool) -> Mapping[str, str]:
         found[f"{name}.container"] = [
             ("Unit", [("Description", f"Container {container.name} of {document}")]),
             ("Container", list(_container(document, pod, container))),
-            ("Service", [("Restart", container.restart), ("RestartSec", RESTART_AFTER), ("TimeoutStartSec", "300")]),
+            ("Service", _service(container)),
             ("Install", [] if pod.shared else _install(root)),
         ]
     return {name: text_of(sections, origin) for name, sections in found.items()}
@@ -73,6 +74,11 @@ def since(texts: Mapping[str, str]) -> tuple[int, int]:
     """The oldest Podman that reads these units."""
     keys = {line.partition("=")[0] for text in texts.values() for line in text.splitlines()}
     return max((release for key, release in _SINCE.items() if key in keys), default=FIRST)
+
+
+def _service(container: Container) -> Settings:
+    out = [("Restart", container.restart), ("RestartSec", RESTART_AFTER), ("TimeoutStartSec", "300")]
+    return [*out, ("TimeoutStopSec", str(stop_seconds(container)[1]))]
 
 
 def _install(root: bool) -> Settings:
@@ -139,10 +145,9 @@ def _container(document: str, pod: Pod, container: Container) -> Iterator[tuple[
 
 
 def _mount(document: str, mount: Mount) -> tuple[str, str]:
-    options = ":ro" if mount.read_only else ""
     if mount.volume is not None:
-        return "Volume", f"{object_name(document, mount.volume)}.volume:{mount.path}{options}"
+        return "Volume", f"{object_name(document, mount.volume)}.volume:{mount.path}{mount.options}"
     if mount.host_path is not None:
-        return "Volume", f"{mount.host_path}:{mount.path}{options}"
+        return "Volume", f"{mount.host_path}:{mount.path}{mount.options}"
     # A `Mount` has one of the three.
     return "Tmpfs", f"{mount.path}:size={(mount.memory or '').lower()}{',ro' if mount.read_only else ''}"

@@ -16,6 +16,7 @@ from reconciler.tools.podman.words import (
     object_name,
     secret_option,
     service_name,
+    stop_seconds,
     text_of,
     words,
 )
@@ -98,6 +99,7 @@ def _container(document: str, pod: Pod, container: Container, needed: Sequence[s
     # Its own option, because the path has specifiers that must be expanded.
     member = "--pod-id-file=%t/" + bound.removesuffix(".service") + ".pod-id" if pod.shared else ""
     command = ["run --cidfile=%t/%N.cid --cgroups=no-conmon --replace --rm --sdnotify=conmon --detach", member]
+    stop, patience = stop_seconds(container)
     service = [
         ("Environment", "PODMAN_SYSTEMD_UNIT=%n"),
         ("Type", "notify"),
@@ -108,15 +110,11 @@ def _container(document: str, pod: Pod, container: Container, needed: Sequence[s
         ("TimeoutStartSec", "300"),
         ("ExecStartPre", "/bin/rm -f %t/%N.cid"),
         _call("ExecStart", *filter(None, command), words(_arguments(document, pod, container))),
-        _call("ExecStop", f"stop --ignore --time={_stop(container)} --cidfile=%t/%N.cid"),
+        _call("ExecStop", f"stop --ignore --time={stop} --cidfile=%t/%N.cid"),
         _call("ExecStopPost", "rm --force --ignore --volumes --cidfile=%t/%N.cid"),
-        ("TimeoutStopSec", str(_stop(container) + 30)),
+        ("TimeoutStopSec", str(patience)),
     ]
     return [_unit(f"Container {container.name} of {document}", needed, *bonds), ("Service", service)]
-
-
-def _stop(container: Container) -> int:
-    return 10 if container.stop_timeout is None else container.stop_timeout
 
 
 def _arguments(document: str, pod: Pod, container: Container) -> Iterator[str]:
@@ -147,9 +145,8 @@ def _arguments(document: str, pod: Pod, container: Container) -> Iterator[str]:
 
 
 def _mount(document: str, mount: Mount) -> str:
-    options = ":ro" if mount.read_only else ""
     if mount.volume is not None:
-        return f"--volume={object_name(document, mount.volume)}:{mount.path}{options}"
+        return f"--volume={object_name(document, mount.volume)}:{mount.path}{mount.options}"
     if mount.host_path is not None:
-        return f"--volume={mount.host_path}:{mount.path}{options}"
+        return f"--volume={mount.host_path}:{mount.path}{mount.options}"
     return f"--tmpfs={mount.path}:size={(mount.memory or '').lower()}{',ro' if mount.read_only else ''}"

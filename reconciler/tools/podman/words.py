@@ -95,6 +95,12 @@ def further_arguments(container: Container) -> Iterator[str]:
         yield f"--pids-limit={limits.processes}"
 
 
+def stop_seconds(container: Container) -> tuple[int, int]:
+    """How long a container may take to stop, and how long its service may, which waits for that."""
+    seconds = 10 if container.stop_timeout is None else container.stop_timeout
+    return seconds, seconds + 30
+
+
 def health_options(check: HealthCheck) -> Iterator[tuple[str, str]]:
     """Names as in `--health-NAME`, and values."""
     yield "cmd", json.dumps(check.command, ensure_ascii=False)

@@ -140,11 +140,14 @@ check() {
 }
 [ "$form" = service ] || [ -n "$OFFLINE" ] || check
 
-if [ "$form" = service ] && [ "$uid" != 0 ] && [ -z "$OFFLINE" ]; then
+same() { [ -f "$ROOT$path" ] && [ ! -L "$ROOT$path" ] && cmp -s -- "$draft/$unit" "$ROOT$path"; }
+if same; then
+    # A new file would look as if what runs were older.
+    :
+elif [ "$form" = service ] && [ "$uid" != 0 ] && [ -z "$OFFLINE" ]; then
     # In the account's own folders, so with its own rights.
     as sh -c 'umask 022; mkdir -p -- "${1%/*}" && { [ ! -L "$1" ] || rm -f -- "$1"; } &&
         cat >"$1.new" && mv -fT -- "$1.new" "$1"' sh "$path" <"$draft/$unit"
-    as rm -f -- "$other" 2>/dev/null || rm -f -- "$other"
 else
     inside "$path"
     mkdir -p -- "$ROOT${path%/*}"
@@ -152,9 +155,9 @@ else
     owner=root group=root
     [ "$form" = quadlet ] || [ "$uid" = 0 ] || owner=$user group=$gid
     base64 <"$draft/$unit" | put "$path" 0644 "$owner" "$group"
-    if [ -z "$OFFLINE" ] && [ "$uid" != 0 ]; then as rm -f -- "$other"
-    else ! inside "$other" || rm -f -- "$ROOT$other"; fi
 fi
+if [ -z "$OFFLINE" ] && [ "$uid" != 0 ] && [ "$form" = quadlet ]; then as rm -f -- "$other"
+else inside "$other"; rm -f -- "$ROOT$other"; fi
 if [ -n "$OFFLINE" ]; then
     if [ "$form$enable" = serviceenable ]; then
         target=$(sed -n 's/^WantedBy=//p' "$draft/$unit" | head -n 1)

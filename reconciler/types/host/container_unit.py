@@ -344,6 +344,8 @@ def steps(change: Change[ContainerUnit]) -> Iterable[Step]:
     text = unit.text if form == "quadlet" else unit.service
     if text is not None and changed & {"text", "enabled"}:
         title = f"write {unit.name}{whose}" + ("" if form == "quadlet" else f" as {service_name(unit.name)}")
+        if "text" not in changed:
+            title = f"enable {service_name(unit.name)}{whose}"
         yield Sh(WRITE, (unit.user, unit.name, form, "enable" if unit.enabled else ""), text, title=title)
     if unit.running and changed & {"text", "running", "fresh", "image", "health"}:
         must = change.before is not None and bool(changed & {"image", "health"})

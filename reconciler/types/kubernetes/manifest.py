@@ -49,11 +49,15 @@ class KubernetesObject(Spec):
 
 def _plain(value: Any) -> Any:
     """A manifest without what means nothing (null), secrets as such."""
+    if isinstance(value, Composed):
+        # Named, so that it is known again when a plan file or an inventory is read.
+        parts = tuple(_plain(one) for one in value.parts)
+        return Composed(secret_ref="composed", parts=parts, form=value.form)  # noqa: S106 (a name)
     if isinstance(value, Secret):
         return value
     if isinstance(value, Mapping):
         if value.get("secretRef") == "composed" and "parts" in value:
-            return Composed.model_validate({**value, "parts": [_plain(one) for one in value["parts"]]})
+            return _plain(Composed.model_validate({**value, "parts": [_plain(one) for one in value["parts"]]}))
         if is_reference(value):
             return as_secret(value)
         return {str(key): _plain(inner) for key, inner in value.items() if inner is not None}
