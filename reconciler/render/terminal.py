@@ -169,13 +169,25 @@ def _difference(name: str, before: Any, after: Any, action: Action) -> Iterator[
         yield from _text_diff(before or "", after or "")
     elif action is Action.CREATE:
         yield Text(f"{name}: {_shown(after)}")
-    elif isinstance(before, dict | list) and isinstance(after, dict | list):
+    elif (
+        isinstance(before, dict | list)
+        and isinstance(after, dict | list)
+        and not (_is_flat(before) and _is_flat(after))
+    ):
         yield Text(f"{name}:")
         yield from _nested(before, after)
     else:
-        line = Text(f"{name}: ")
-        line.append(_shown(before), style="red").append(" -> ", style="dim").append(_shown(after), style="green")
-        yield line
+        yield _arrow(name, before, after)
+
+
+def _arrow(name: str, before: Any, after: Any) -> Text:
+    line = Text(f"{name}: ")
+    return line.append(_shown(before), style="red").append(" -> ", style="dim").append(_shown(after), style="green")
+
+
+def _is_flat(value: Any) -> bool:
+    """A list that reads well in one line."""
+    return isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
 
 
 @lru_cache(maxsize=64)
@@ -200,6 +212,14 @@ def _diff_lines(before: str, after: str) -> Iterator[Text]:
 def _nested(before: Any, after: Any) -> Iterator[Text]:
     from deepdiff import DeepDiff
 
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys(), key=str):
+            if before.get(key) != after.get(key):
+                yield from (
+                    Text("  ") + line
+                    for line in _difference(clean(str(key)), before.get(key), after.get(key), Action.UPDATE)
+                )
+        return
     found = DeepDiff(_readable(before), _readable(after), verbose_level=2, ignore_order=False)
     for line in str(found.pretty()).splitlines():
         yield Text(f"  {clean(line)}")
