@@ -196,7 +196,7 @@ class Batches:
     def _window(self, target: str, changes: Iterable[Change[Any]]) -> Window | None:
         """The guard that a batch goes under, if one of its changes needs one. See `Guarding.first_part`."""
         changes = list(changes)
-        guards = [guard for c in changes if (guard := self._guarding.of(c)) is not None]
+        guards = [self._guarding.guards[c.address] for c in changes if c.address in self._guarding.guards]
         if not guards:
             return None
         keep = [kept for c in changes if (kept := self._guarding.keep(c)) is not None]

@@ -15,12 +15,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 from reconciler.connections import Pool, no_secrets
 from reconciler.errors import ConnectError, ConnectionLost
 from reconciler.guard_scripts import ARM, DISARM, REVERT, REVERT_NOW, STATE, STILL
-from reconciler.model import Change, Guard, Keep, Risk, Script, Sh, StepResult, Target, Work
+from reconciler.model import Change, Guard, Keep, Risk, Script, Sh, StepResult, Target, Work, keeps_nothing
 from reconciler.registry import Registry
 from reconciler.resolve import Edges, topological
 from reconciler.schedule import Batch
@@ -78,9 +79,15 @@ class Guarding:
     targets: Mapping[str, Target]
     registry: Registry
 
-    def of(self, change: Change[Any]) -> Guard | None:
-        """How a change is guarded; `None` = it is not."""
+    @cached_property
+    def guards(self) -> Mapping[str, Guard]:
+        """Address -> how its change is guarded, where it is."""
+        return {a: guard for a, change in self.changes.items() if (guard := self._guard(change)) is not None}
+
+    def _guard(self, change: Change[Any]) -> Guard | None:
         chosen = change.resource.lifecycle.guard
+        if self.registry.type_of(change.resource.type).keeps is keeps_nothing:
+            return None
         target = self.targets.get(change.resource.target)
         if chosen == "Never" or target is None or target.connection not in LIVE:
             return None
@@ -102,12 +109,10 @@ class Guarding:
         """For each document with guarded changes on several hosts: the hosts that go first, and those that wait."""
         hosts: dict[str, set[str]] = {}
         first: dict[str, int] = {}
-        for change in self.changes.values():
-            guard = self.of(change)
-            if guard is not None:
-                origin = change.resource.origin
-                hosts.setdefault(origin, set()).add(change.resource.target)
-                first[origin] = guard.canary
+        for address, guard in self.guards.items():
+            resource = self.changes[address].resource
+            hosts.setdefault(resource.origin, set()).add(resource.target)
+            first[resource.origin] = guard.canary
         out = {}
         for origin, names in sorted(hosts.items()):
             count = first[origin]
@@ -121,7 +126,7 @@ class Guarding:
         return {a: self._marked(change, canaries) for a, change in self.changes.items()}
 
     def _marked(self, change: Change[Any], canaries: Mapping[str, tuple[list[str], list[str]]]) -> Change[Any]:
-        guard, risk, origin = self.of(change), change.risk, change.resource.origin
+        guard, risk, origin = self.guards.get(change.address), change.risk, change.resource.origin
         if guard is None:
             why = self._why_not(change)
             return replace(change, risk=replace(risk, guard=why)) if risk and why else change
@@ -134,8 +139,10 @@ class Guarding:
         return replace(change, risk=replace(risk, guard=text))
 
     def _why_not(self, change: Change[Any]) -> str:
+        if not change.risk or change.risk.kind != "lock-out":
+            return ""
         keep, target = self.keep(change), self.targets.get(change.resource.target)
-        if keep is None or target is None or not change.risk or change.risk.kind != "lock-out":
+        if keep is None or target is None:
             return ""
         if target.connection not in LIVE:
             return "needs no guard: nobody is logged in to an image"
@@ -155,9 +162,10 @@ class Guarding:
         if not canaries:
             return edges, {}
         members: dict[tuple[str, str], list[str]] = {}
-        for address, change in self.changes.items():
-            if change.resource.origin in canaries and self.of(change) is not None:
-                members.setdefault((change.resource.origin, change.resource.target), []).append(address)
+        for address in self.guards:
+            resource = self.changes[address].resource
+            if resource.origin in canaries:
+                members.setdefault((resource.origin, resource.target), []).append(address)
         waits: dict[str, str] = {}
         result = dict(edges)
         for origin, (first, rest) in canaries.items():
@@ -174,7 +182,7 @@ class Guarding:
     def first_part(self, batch: Batch) -> Batch:
         """What of a batch goes out now: first all that has nothing to do with a guard; then, as one, what is guarded,
         with what makes it effective (such as a reload); then the rest. So that nothing slow goes on meanwhile."""
-        guarded = {address for address, _ in batch if self.of(self.changes[address]) is not None}
+        guarded = {address for address, _ in batch if address in self.guards}
         if not guarded:
             return batch
         behind = set(guarded)

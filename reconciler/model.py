@@ -89,7 +89,7 @@ class Spec(BaseModel):
     )
 
 
-GenerateForm = Literal["password", "base32", "hex16", "hex6", "base64-20", "base64-32"]
+GenerateForm = Literal["password", "base32", "hex16", "hex6", "base64-20", "base64-32", "proxmox-key"]
 """What `reconciler secrets generate` can make; `reconciler.generated` says how."""
 
 _STORE_REFERENCE: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/\.{0,2}[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*)+"
@@ -112,7 +112,7 @@ class Secret(Spec):
         None,
         description="What `reconciler secrets generate` makes where the store has no such secret: `password` (32 "
         "characters), `base32` (160-bit TOTP secret), `hex16` and `hex6` (AES key and private id of a YubiKey), "
-        "`base64-20` (key of an OTP client), `base64-32`.",
+        "`base64-20` (key of an OTP client), `base64-32`, `proxmox-key` (encryption key of Proxmox backups).",
     )
 
     @model_validator(mode="after")

@@ -87,7 +87,7 @@ def unfit() -> str | None:
 def image() -> Path:
     """The folder with kernel, initrd, root file system and keys; built if it is not there yet."""
     layer = base.layer("vm", PACKAGES)
-    content = f"{layer.parent.name}\n{Path(__file__).read_text(encoding='utf-8')}"
+    content = "\n".join([layer.parent.name, TRIM, MAKE, NETWORK, *MASKED])
     final = base.CACHE / "vm" / hashlib.sha256(content.encode()).hexdigest()[:16]
     if final.exists():
         return final
@@ -160,8 +160,8 @@ class Vm:
         self.close()
 
     def _start(self) -> None:
-        # One processor, all of it in one thread, without 57-bit addresses, and without cmpxchg16b, of which QEMU 7.2 gets
-        # the flags wrong where an interrupt comes in between: with any of these the guest's kernel panics, sooner or later.
+        # One processor, all of it in one thread, without 57-bit addresses: other settings panic the guest's kernel. So
+        # does cmpxchg16b, sooner or later: QEMU 7.2 gets its flags wrong when an interrupt comes in between.
         machine = (
             "-accel tcg,thread=single -cpu max,la57=off,cx16=off -smp 1 -m 768 -nographic -no-reboot -monitor none"
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -178,6 +176,7 @@ def test_what_is_mended_has_fewer_flaws_and_mending_ends(text: str) -> None:
         assert after == before
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text",
     [
@@ -192,12 +191,11 @@ def test_what_is_mended_has_fewer_flaws_and_mending_ends(text: str) -> None:
         "FROM x\nRUN " + "'" * 500_001,
         "FROM x\nENTRYPOINT " + "[" * 100_000,
         "FROM x\nUSER " + "9" * 100_000,
-        "FROM x\n" + "ENV A=$A$A\n" * 2_000,
+        "FROM x\nENV A=xx\n" + "ENV A=$A$A\n" * 2_000,
+        "FROM x\nRUN chown 5:5 " + "/a" * 200_000,
     ],
-    ids=range(12),
+    ids=range(13),
 )
-def test_hostile_files_take_no_time_to_speak_of(text: str) -> None:
-    """A minute would be the test's end; in truth each takes moments. What is judged is that it ends, and how."""
-    begun = time.process_time()
-    examine("Containerfile", text)
-    assert time.process_time() - begun < 60
+def test_hostile_files_come_to_an_end(text: str) -> None:
+    """What doubles, nests or repeats itself: moments each, or the test runs into its limit."""
+    assert examine("Containerfile", text)

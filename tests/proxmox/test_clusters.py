@@ -382,6 +382,39 @@ def test_a_task_that_fails_is_reported_with_the_end_of_its_log(one: World) -> No
     assert "TASK ERROR" in ended.reason
 
 
+def test_a_node_that_cannot_reach_another_one_is_no_empty_world(one: World) -> None:
+    """595 is what a node answers in place of one that it cannot reach."""
+    one.write(document("ProxmoxGroup", "operators", "cluster: dc01"))
+    one.pve.fail_request("GET", "^/access/groups", status=595, text="no route to host", times=5)
+    reason = one.plan().unknown["pve.group[dc01:operators]"]
+    assert "595" in reason
+    one.pve.forget_faults()
+    one.pve.fail_request("POST", "^/access/groups", status=595, text="no route to host")
+    (ended,) = one.apply().ended.values()
+    assert ended.outcome is Outcome.FAILED
+    assert "did not arrive" in ended.reason
+    one.settle()
+
+
+def test_an_encryption_key_is_sent_once_and_never_replaced(one: World) -> None:
+    """Old backups could not be read any more."""
+    from reconciler.generated import FORMS
+
+    one.environ["KEY"] = FORMS["proxmox-key"]()
+    one.write(
+        document(
+            "ProxmoxStorage",
+            "pbs1",
+            "cluster: dc01, type: pbs, server: pbs.example.org, datastore: dc01, username: dc01@pbs, enabled: false, "
+            "password: {secretRef: 'env:PASSWORD'}, encryptionKey: {secretRef: 'env:KEY'}, content: [backup]",
+        )
+    )
+    one.settle()
+    assert one.environ["KEY"] not in everything_kept(one, one.apply())
+    one.environ["KEY"] = FORMS["proxmox-key"]()
+    assert not one.plan().changes
+
+
 def test_an_answer_that_does_not_arrive_is_no_failure(one: World) -> None:
     """The request had its effect: that is found by looking, and nothing is sent again."""
     one.write(document("ProxmoxGroup", "operators", "cluster: dc01"))
@@ -516,17 +549,18 @@ def test_a_rehearsal_says_what_would_fail(one: World) -> None:
 # ------------------------------------------------------------------------------------------------ health
 
 
-def test_a_stale_job_is_a_finding_with_its_age(one: World) -> None:
-    one.write(JOB.replace('schedule: "*/30"', 'schedule: "sat 03:00", staleAfter: 1h, maxFailures: 1'))
-    one.settle()
-    assert [f.rule for f in one.plan().findings] == ["never-synced"]
-    with one.pve.edit() as state:
-        seen = state["replication"]["100-0"]["state"]
-        seen |= {"last_sync": time.time() - 3.5 * 3600, "fail_count": 2, "error": "EIO"}
-    found = {f.rule: f.message for f in one.plan().findings}
-    assert "stale" in found, (one.look("/nodes/pve1/replication"), found)
-    assert found["stale"].endswith("stale for 3 h.")
-    assert "failed 2 times in a row: EIO" in found["failing"]
+def test_a_stale_job_is_a_finding_with_its_age(tmp_path: Path) -> None:
+    idle = Pace(task=0.05, scheduler=3600.0, replication=0.1, broadcast=0.1)
+    with world(tmp_path, pace=idle) as one:
+        one.write(JOB.replace('schedule: "*/30"', 'schedule: "sat 03:00", staleAfter: 1h, maxFailures: 1'))
+        one.settle()
+        assert [f.rule for f in one.plan().findings] == ["never-synced"]
+        with one.pve.edit() as state:
+            seen = state["replication"]["100-0"]["state"]
+            seen |= {"last_sync": time.time() - 3.5 * 3600, "fail_count": 2, "error": "EIO"}
+        found = {f.rule: f.message for f in one.plan().findings}
+        assert found["stale"].endswith("stale for 3 h.")
+        assert "failed 2 times in a row: EIO" in found["failing"]
 
 
 def test_unreachable_clusters_do_not_hold_up_others(one: World) -> None:

@@ -99,7 +99,7 @@ GUARDED: dict[str, tuple[Change[Any], Target | None, Guard | None]] = {
 def test_what_is_guarded(case: str) -> None:
     one, target, wanted = GUARDED[case]
     found = guarding(one, **({"h": target} if target else {}))
-    assert found.of(one) == wanted
+    assert found.guards.get(one.address) == wanted
     marked = found.marked()[one.address]
     assert (marked.risk is not None and marked.risk.guard.startswith("guarded: ")) == (wanted is not None)
 

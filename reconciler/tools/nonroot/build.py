@@ -16,7 +16,7 @@ from reconciler.tools.nonroot.dockerfile import (
     expand,
     words,
 )
-from reconciler.tools.nonroot.permissions import Permissions, is_root_group, mode_and_paths, mode_of, normal
+from reconciler.tools.nonroot.permissions import MOST, Permissions, is_root_group, mode_and_paths, mode_of, normal
 from reconciler.tools.nonroot.users import user_of
 
 
@@ -206,7 +206,7 @@ class Build:
         for path in map(self._absolute, paths):
             if zero is not None:
                 self.permissions.group(path, zero)
-            if name not in ("", "0", "root"):
+            if name not in ("", "0", "root") and len(self.given) < MOST:
                 number = self._number(name)
                 self.given.append(Given(path, owner, number, line, one, True, self._is_root))
 
@@ -233,7 +233,7 @@ class Build:
             name = owner.partition(":")[0]
             # The folder belongs to the engine; what lies in it is what was copied.
             self.permissions.group(target, bool(zero))
-            if name not in ("0", "root"):
+            if name not in ("0", "root") and len(self.given) < MOST:
                 self.given.append(Given(target, owner, self._number(name), one.line, one, False, self._is_root))
         if mode and mode.group_writes is not None:
             self.permissions.mode(target, mode.group_writes)

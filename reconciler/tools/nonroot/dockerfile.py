@@ -16,6 +16,8 @@ _DIRECTIVE: Final = re.compile(r"\s*#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.*?)\s*")
 _HEREDOC: Final = re.compile(r"\d*<<(-?)([\"']?)([^<\"']+)\2")
 _FLAG: Final = re.compile(r"--([a-z][a-z-]*)(?:=(\S*))?(?:\s+|$)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LONGEST: Final = 65_536
+"""Characters of a value; longer ones, which double themselves line by line, count as not known."""
 WITH_HEREDOC: Final = frozenset(("RUN", "COPY", "ADD"))
 KNOWN: Final = frozenset(
     [
@@ -125,15 +127,18 @@ class Containerfile:
 
     def chain(self) -> list[Stage]:
         """The last stage and the stages that it is built from, the first one first."""
+        parents: list[int] = []
+        latest: dict[str, int] = {}
+        for index, stage in enumerate(self.stages):
+            # The last earlier stage of that name counts.
+            parents.append(latest.get((stage.base or "").lower(), -1))
+            if stage.name:
+                latest[stage.name] = index
         out: list[Stage] = []
         index = len(self.stages) - 1
         while index >= 0:
-            stage = self.stages[index]
-            out.append(stage)
-            names = [s.name for s in self.stages[:index]]
-            wanted = (stage.base or "").lower()
-            # The last earlier stage of that name counts.
-            index = next((i for i in reversed(range(index)) if names[i] and names[i] == wanted), -1)
+            out.append(self.stages[index])
+            index = parents[index]
         return out[::-1]
 
 
@@ -286,6 +291,8 @@ def expand(text: str, values: Mapping[str, str | None], escape: str = "\\") -> s
     """Replace variables and take quotes away, as the builder does. None where a value is not known."""
     out, quote, index = "", "", 0
     while index < len(text):
+        if len(out) > LONGEST:
+            return None
         char = text[index]
         if char == escape and quote != "'" and index + 1 < len(text):
             out += text[index + 1]
@@ -304,7 +311,7 @@ def expand(text: str, values: Mapping[str, str | None], escape: str = "\\") -> s
         else:
             out += char
             index += 1
-    return out
+    return out if len(out) <= LONGEST else None
 
 
 def _variable(text: str, index: int, values: Mapping[str, str | None], escape: str) -> tuple[str | None, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 ALWAYS_WRITABLE: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - names inside of images
-MOST: Final = 2000
+MOST: Final = 500
 """Paths that are followed in one file; nobody writes more."""
 _NUMERIC: Final = re.compile(r"[0-7]{3,4}")
 _SYMBOLIC: Final = re.compile(r"([ugoa]*)([-+=])([rwxXstugo]*)")
@@ -121,8 +121,11 @@ class Permissions:
         return found is None or found.group_zero or self.unknown_group
 
     def _nearest(self, path: str) -> _Path | None:
-        known = [p for p in self.paths if _covers(p, path)]
-        return self.paths[max(known, key=len)] if known else None
+        while path not in self.paths:
+            if path == "/":
+                return None
+            path = posixpath.dirname(path)
+        return self.paths[path]
 
     def _set(self, path: str) -> Iterable[_Path]:
         path = normal(path.rstrip("*"))
@@ -135,8 +138,8 @@ class Permissions:
 
 
 def normal(path: str) -> str:
-    """An absolute path in its shortest form."""
-    return posixpath.normpath("/" + path.strip("/"))
+    """An absolute path in its shortest form, as long as paths may be."""
+    return posixpath.normpath("/" + path[:4096].strip("/"))
 
 
 def _is_unknown(path: str) -> bool:
