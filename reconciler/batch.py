@@ -600,7 +600,8 @@ class Batches:
             return fresh
         if readiness is Readiness.READY:
             return Ended(Outcome.DONE)
-        return Ended(Outcome.FAILED, "it is as desired, but it does not work.")
+        trouble = state.get("trouble") if isinstance(state, Mapping) else None
+        return Ended(Outcome.FAILED, f"it is as desired, but it does not work{f': {trouble}' if trouble else ''}.")
 
     # -------------------------------------------------------------------------------------------- small parts
 

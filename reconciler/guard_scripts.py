@@ -35,9 +35,7 @@ as() {
 }
 # In a home folder nothing is done as root: its owner may have put links in the way.
 home() {
-    read -r uid gid folder name <<.
-$(cat "$1.home")
-.
+    { read -r uid; read -r gid; IFS= read -r folder; IFS= read -r name; } <"$1.home"
     if [ -e "$1.absent" ]; then
         as rm -f -- "$folder/$name"
     else
@@ -142,7 +140,7 @@ $account
             file=${file#*/}
             case $file in */*) folder=$folder/${file%/*} ;; esac
             [ ! -L "$folder" ] || { echo "$folder is a symbolic link; it cannot be kept"; exit 1; }
-            printf '%s %s %s %s\n' "$uid" "$gid" "$folder" "${file##*/}" >"$d/$n.home"
+            printf '%s\n' "$uid" "$gid" "$folder" "${file##*/}" >"$d/$n.home"
             f=$folder/${file##*/}
             if [ -L "$f" ]; then
                 echo "$f is a symbolic link; it cannot be kept"

@@ -22,7 +22,7 @@ from reconciler.plan import Plan
 from reconciler.project import Project
 from reconciler.secrets import Secrets
 
-MIRRORS: Final = {"proxmox": "reconciler.lab.proxmox.mirror"}
+MIRRORS: Final = {"proxmox": "reconciler.lab.proxmox.mirror", "kubernetes": "reconciler.lab.kubernetes.mirror"}
 """Connection -> the module whose `mirror` makes a likeness of such a system."""
 
 

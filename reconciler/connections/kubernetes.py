@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 
 from reconciler.connections import Reveal, no_secrets
 from reconciler.connections.issuing import issue
-from reconciler.errors import ConnectError, ConnectionLost, ContractError
+from reconciler.errors import ConnectError, ConnectionLost, ContractError, SecretError
 from reconciler.model import CONFLICT, DryRun, Get, Read, Reply, Request, Secret, Step, StepResult, Target, Work
 from reconciler.secrets import reveal_in
 from reconciler.types.kubernetes.certificates import ISSUE
@@ -38,8 +38,11 @@ ANSWER_SECONDS: Final = 60.0
 SIDE_BY_SIDE: Final = 8
 AGAIN_SECONDS: Final = 120.0
 """How long a step is repeated while something before it takes effect: a definition, a deletion."""
+NOT_SENT: Final = 1
+"""The status of a dry run that was not sent, because a secret is not there."""
 BUSY: Final = frozenset((429, 503))
 BUSY_TRIES: Final = 5
+NOT_SERVED: Final = "the server could not find the requested resource"
 _CATALOGUE: Final = re.compile(r"/api(s|/v1|s/[^/]+/[^/]+)?")
 """Paths that tell what a cluster serves."""
 _WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
@@ -120,7 +123,10 @@ class Kubernetes:
     def _look(self, one: Get | DryRun) -> Reply:
         if isinstance(one, DryRun):
             # Whatever a type forgot: a look changes nothing.
-            body = self._prepared(one.body, self._reveal)
+            try:
+                body = self._prepared(one.body, self._reveal)
+            except SecretError as error:
+                return Reply(json.dumps({"message": str(error)}), NOT_SENT)
             status, text, warnings = self._send(one.method, one.path, {**one.params, "dryRun": "All"}, body)
             if warnings and status == 0:
                 text = json.dumps({**json.loads(text), "warnings": warnings})
@@ -234,6 +240,9 @@ class Kubernetes:
         text = answer.data.decode("utf-8", "replace")
         if 200 <= answer.status < 300:
             return 0, text, _warnings(answer)
+        if answer.status == 404 and text.startswith("404 page not found"):
+            # A whole group of the API; the words for one kind of it are these, and both mean the same.
+            text = json.dumps({"kind": "Status", "message": NOT_SERVED, "code": 404})
         return answer.status, text, _warnings(answer)
 
     def _unreachable(self, error: Exception) -> str:

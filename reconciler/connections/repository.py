@@ -18,15 +18,15 @@ from reconciler.model import Get, Read, Reply, Secret, StepResult, Target, Work
 
 
 def connect(target: Target, reveal: Reveal = no_secrets) -> Repository:
-    """The folder `root` of the settings; `document` is the file that names it."""
-    return Repository(target.name, Path(target.settings["root"]), Path(target.settings["document"]))
+    """The folder `root` of the settings; `beside` is the folder of the document that names it."""
+    return Repository(target.name, Path(target.settings["root"]), Path(target.settings["beside"]))
 
 
 class Repository:
     """A folder that is only read."""
 
-    def __init__(self, name: str, root: Path, document: Path) -> None:
-        self._name, self._root, self._document = name, root, document
+    def __init__(self, name: str, root: Path, beside: Path) -> None:
+        self._name, self._root, self._beside = name, root, beside
 
     def read(self, reads: Sequence[Read]) -> Sequence[Reply]:
         """See `Connection.read`.
@@ -54,8 +54,10 @@ class Repository:
     def _checked(self) -> Path:
         root = self._root.resolve()
         if not root.is_dir():
-            raise ConnectError(f"{self._name}: {self._root} is no folder. Mend spec.path of {self._document}.")
-        tree = working_tree(self._document.resolve().parent)
+            raise ConnectError(
+                f"{self._name}: {self._root} is no folder. Mend spec.path of NonRootPolicy/{self._name}."
+            )
+        tree = working_tree(self._beside.resolve())
         if tree is not None and not root.is_relative_to(tree):
             raise ConnectError(f"{self._name}: {self._root} lies outside of {tree}. Name a folder of this repository.")
         return root

@@ -20,6 +20,7 @@ from reconciler.types.kubernetes.looking import CLIENT_SIDE
 from reconciler.types.kubernetes.names import CLUSTER_SCOPED, LABEL, Namespace
 from reconciler.types.kubernetes.object import PRECIOUS
 from reconciler.types.kubernetes.object import TYPE as kubernetes_object
+from reconciler.types.kubernetes.ownership import TYPE as kubernetes_ownership
 
 _ENDINGS: Final = (".yaml", ".yml", ".json")
 _OWN_ATTRIBUTES: Final = frozenset(kubernetes_object.compared.values())
@@ -78,6 +79,9 @@ class KubernetesManifestSpec(Spec):
         description="Fields that `kubectl apply` without --server-side left behind: `take` them over, so that what is "
         "not declared goes, or `leave` them.",
     )
+    report_others: bool = Field(
+        False, description="Report fields that other managers added, and those that are left to them, as findings."
+    )
 
 
 # ------------------------------------------------------------------------------------------------ documents
@@ -114,7 +118,11 @@ def expand(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Iter
     left = [name for name in document.lifecycle.ignore_changes if name not in _OWN_ATTRIBUTES]
     for one in found.values():
         leave = tuple(name for name in left if any(paths.covers(name, path) for path in one.spec.fields))
-        yield kubernetes_object(spec.cluster, **{**_declared(one.spec), **({"leave": leave} if leave else {})})
+        left_alone: dict[str, Any] = {"leave": leave} if leave else {}
+        yield kubernetes_object(spec.cluster, **{**_declared(one.spec), **left_alone})
+        if spec.report_others:
+            audited = {n: v for n, v in _declared(one.spec).items() if n in kubernetes_ownership.spec.model_fields}
+            yield kubernetes_ownership(spec.cluster, **audited, **left_alone)
 
 
 def _lacking(manifest: Mapping[str, Any]) -> str:

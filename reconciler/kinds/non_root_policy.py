@@ -119,7 +119,7 @@ def target(document: Document[NonRootPolicySpec]) -> Target:
     """The folder: the audit's own target, which is always there."""
     folder = PurePath(document.position.file).parent
     root = posixpath.normpath(str(folder / document.spec.path))
-    settings = {"root": root, "document": document.position.file}
+    settings = {"root": root, "beside": str(folder)}
     return Target(document.name, "repository", settings, document.metadata.labels)
 
 

@@ -23,7 +23,7 @@ def subject(tmp_path: Path) -> Iterator[Subject]:
     def sh(script: str) -> None:
         subprocess.run(["sh", "-ec", script], cwd=root, check=True)
 
-    settings = {"root": str(root), "document": str(tmp_path / "policy.yaml")}
+    settings = {"root": str(root), "beside": str(tmp_path)}
     one = Subject("repo", Target("repo", "repository", settings), sh, lambda: tree(root), tmp_path / "state")
     yield one
     one.close()

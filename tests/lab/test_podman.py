@@ -128,6 +128,10 @@ class Site:
     def running(self) -> set[str]:
         return set(self.sh("podman ps --format '{{.Names}}'").split())
 
+    def state(self) -> tuple[set[str], dict[str, list[str]]]:
+        """What runs, and what is not as desired."""
+        return self.running(), self.drift()
+
 
 CLEAN = f"""
 stop() {{ systemctl "$@" stop 'shop*' 2>/dev/null; podman pod rm -af; podman rm -af; podman volume rm -af
@@ -149,14 +153,17 @@ def site(host: LabHost, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
     one.project.store.close()
 
 
-def wait(until: Callable[[], bool], what: str) -> None:
+def wait(look: Callable[[], Any], wanted: Any) -> None:
+    """Until somebody sees what is wanted; at last with an assertion that shows what is there instead."""
     deadline = time.monotonic() + 90
-    while not until():
-        assert time.monotonic() < deadline, what
+    while (seen := look()) != wanted:
+        if time.monotonic() > deadline:
+            assert seen == wanted
         time.sleep(0.5)
 
 
 ALL = {"shop-infra", "shop-web", "shop-side"}
+STEADY: tuple[set[str], dict[str, list[str]]] = (ALL, {})
 
 
 def test_from_nothing_to_a_pod_that_survives(site: Site, images: dict[str, str]) -> None:
@@ -174,11 +181,11 @@ def test_from_nothing_to_a_pod_that_survives(site: Site, images: dict[str, str])
     assert "canary" not in host.run(f"cat {folder}/*.container {folder}/*.pod").stdout
     site.sh("podman exec shop-web sh -c 'echo kept >/data/kept'")
     site.sh("podman kill shop-web; podman kill shop-side")
-    wait(lambda: site.running() == ALL and site.drift() == {}, "killed containers come back")
+    wait(site.state, STEADY)
     site.sh("podman pod kill shop")
-    wait(lambda: site.running() == ALL and site.drift() == {}, "a killed pod comes back")
+    wait(site.state, STEADY)
     host.reboot()
-    wait(lambda: site.running() == ALL and site.drift() == {}, "a reboot brings them back")
+    wait(site.state, STEADY)
     assert site.answer() == "canary-6Xq!"
     assert site.sh("podman exec shop-web cat /data/kept") == "kept\n"
 
@@ -212,7 +219,7 @@ def test_hand_edits_are_named_and_repaired(site: Site, images: dict[str, str]) -
 
     # A container that its check calls unhealthy.
     site.sh("podman exec shop-web rm /www/title; podman healthcheck run shop-web", check=False)
-    wait(lambda: site.seen("health") == ["unhealthy"], "it is unhealthy")
+    wait(lambda: site.seen("health"), ["unhealthy"])
     assert site.drift() == {"shop-web.container": ["health"]}
     site.settle()
     assert site.answer("title") == f"{HOSTILE}\n"
@@ -269,9 +276,9 @@ def test_services_that_call_podman(site: Site, images: dict[str, str]) -> None:
     assert host.exists(f"{folder}/shop-web.service")
     assert host.run("find /etc/containers/systemd -type f", check=False).stdout == ""
     site.sh("podman kill shop-web")
-    wait(lambda: site.running() == ALL and site.drift() == {}, "a killed container comes back")
+    wait(site.state, STEADY)
     host.reboot()
-    wait(lambda: site.running() == ALL and site.drift() == {}, "a reboot brings them back")
+    wait(site.state, STEADY)
     host.run(f"sed -i s/8080:8080/8081:8080/ {folder}/shop-pod.service")
     site.sh("systemctl disable shop-pod")
     drift = site.drift()

@@ -186,7 +186,7 @@ class Vm:
                 start_new_session=True,  # Ctrl-C is for the tests
             )
 
-    def _wait(self, timeout: float = 240) -> None:
+    def _wait(self, timeout: float = 600) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -203,7 +203,7 @@ class Vm:
         return "\n".join(text.splitlines()[-lines:])
 
     def run(
-        self, script: str, *, check: bool = True, input: str = "", timeout: float | None = 120
+        self, script: str, *, check: bool = True, input: str = "", timeout: float | None = 300
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell script as root, over SSH."""
         options = ["-i", str(self.key), "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "IdentitiesOnly=yes"]

@@ -140,11 +140,25 @@ def test_modes(mode: str, writes: bool | None, lacks: bool, world: bool, special
 
 # ------------------------------------------------------------------------------------------------ any text at all
 
-PIECES = st.sampled_from(
-    "FROM |RUN |USER |COPY |ENV |ARG |ONBUILD |EXPOSE |ENTRYPOINT |CMD |HOME=|--chown|--chown=|--chmod=|--from=|<<EOF|<<-'E'|EOF"
-    "|\n|\\\n|\\|`|# escape=`|$|${|}|${A:-|\"|'|[|]|,|:|0|1001|root|nobody|chown |chmod |-R |g=u|/|/app|&&|;|sudo |adduser "
-    "|-u|99999999999999999999999|\t| |\0|\ud7ff|é|\u2028|\x0c|#".split("|")
-)
+SHORT = """FROM RUN USER COPY ENV ARG ONBUILD EXPOSE ENTRYPOINT CMD HOME= --chown --chown= --chmod= --from= <<EOF
+<<-'E' EOF \\ ` $ ${ } ${A:- " ' [ ] , : 0 1001 root nobody chown chmod -R g=u / /app && ; sudo adduser -u #"""
+LONG = [
+    "9" * 30,
+    "# escape=`",
+    "\n",
+    "\\\n",
+    "\t",
+    " ",
+    "\0",
+    "\ud7ff",
+    "é",
+    "\u2028",
+    "\x0c",
+    "RUN ",
+    "USER ",
+    "COPY ",
+]
+PIECES = st.sampled_from([*SHORT.split(), *LONG])
 TEXTS = st.one_of(st.text(max_size=300), st.lists(PIECES, max_size=60).map("".join))
 
 

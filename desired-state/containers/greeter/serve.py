@@ -10,7 +10,7 @@ COUNT = pathlib.Path(os.environ["HOME"]) / "count"
 class Greeter(http.server.BaseHTTPRequestHandler):
     """One greeting for each request."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the name is the library's
+    def do_GET(self) -> None:
         """Greet."""
         number = int(COUNT.read_text() if COUNT.exists() else 0) + 1
         COUNT.write_text(str(number))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from reconciler.tools.apparmor.globs import matches
+from reconciler.tools.apparmor.globs import TUNABLES, Patterns
 
 TABLE: Final[dict[str, Sequence[tuple[str, str]]]] = {
     "abstractions/base": (
@@ -68,11 +68,14 @@ NETWORK: Final = {
 """Abstraction -> families and types of sockets."""
 
 
+_PATTERNS: Final = Patterns(TUNABLES)
+
+
 def brings(name: str, path: str, letters: str) -> bool:
     """Whether an abstraction allows all of this."""
     missing = set(letters)
     for pattern, allowed in TABLE.get(name, ()):
-        if matches(pattern, path):
+        if _PATTERNS.matches(pattern, path):
             missing -= set(allowed)
             missing -= {"a"} if "w" in allowed else set()
     return not missing

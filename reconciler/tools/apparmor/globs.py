@@ -135,14 +135,51 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
         return None
 
 
+class Patterns:
+    """Compares patterns under given variables, and works each pattern out once."""
+
+    def __init__(self, known: Variables) -> None:
+        self.known = known
+        self._expressions: dict[str, re.Pattern[str] | None] = {}
+        self._all_samples: dict[str, Sequence[str]] = {}
+
+    def _compiled(self, pattern: str) -> re.Pattern[str] | None:
+        if pattern not in self._expressions:
+            self._expressions[pattern] = _compiled(tuple(values(pattern, self.known)))
+        return self._expressions[pattern]
+
+    def _samples(self, pattern: str) -> Sequence[str]:
+        if pattern not in self._all_samples:
+            found = (s for value in values(pattern, self.known) for s in _samples(value))
+            self._all_samples[pattern] = tuple(dict.fromkeys(found))
+        return self._all_samples[pattern]
+
+    def matches(self, pattern: str, path: str) -> bool:
+        """Whether a path is one that the pattern means."""
+        found = self._compiled(pattern)
+        return found is not None and found.fullmatch(path) is not None
+
+    def covers(self, wide: str, narrow: str) -> bool:
+        """Whether the first pattern means all that the second one does; False in doubt."""
+        if wide == narrow:
+            return True
+        found, samples = self._compiled(wide), self._samples(narrow)
+        return found is not None and bool(samples) and all(found.fullmatch(sample) for sample in samples)
+
+    def overlap(self, one: str, other: str) -> bool:
+        """Whether there is a path that both patterns mean. A class such as [a-c] counts as any character."""
+        left = [_tokens(s) for v in values(one, self.known) for s in _without_braces(v)]
+        right = [_tokens(s) for v in values(other, self.known) for s in _without_braces(v)]
+        return any(_meet(a, b) for a in left[:_MANY] for b in right[:_MANY])
+
+
 def matches(pattern: str, path: str, known: Variables = TUNABLES) -> bool:
     """Whether a path is one that the pattern means.
 
     >>> matches("/etc/*.conf", "/etc/a.conf"), matches("/etc/*", "/etc/a/b"), matches("/etc/**", "/etc/a/b")
     (True, False, True)
     """
-    found = _compiled(tuple(values(pattern, known)))
-    return found is not None and found.fullmatch(path) is not None
+    return Patterns(known).matches(pattern, path)
 
 
 def covers(wide: str, narrow: str, known: Variables = TUNABLES) -> bool:
@@ -151,22 +188,21 @@ def covers(wide: str, narrow: str, known: Variables = TUNABLES) -> bool:
     >>> covers("/etc/**", "/etc/ssl/*.pem"), covers("/etc/*", "/etc/**"), covers("/a/*", "/a/b")
     (True, False, True)
     """
-    if wide == narrow:
-        return True
-    samples = [s for value in values(narrow, known) for s in _samples(value)]
-    found = _compiled(tuple(values(wide, known)))
-    return found is not None and bool(samples) and all(found.fullmatch(sample) for sample in samples)
+    return Patterns(known).covers(wide, narrow)
 
 
 def overlap(one: str, other: str, known: Variables = TUNABLES) -> bool:
-    """Whether there is a path that both patterns mean. A class such as [a-c] counts as any character.
+    """Whether there is a path that both patterns mean.
 
     >>> overlap("/bin/*sh", "/bin/b*"), overlap("/bin/a*", "/bin/b*")
     (True, False)
     """
-    left = [_tokens(s) for v in values(one, known) for s in _without_braces(v)]
-    right = [_tokens(s) for v in values(other, known) for s in _without_braces(v)]
-    return any(_meet(a, b) for a in left[:_MANY] for b in right[:_MANY])
+    return Patterns(known).overlap(one, other)
+
+
+def is_literal(pattern: str) -> bool:
+    """Whether it means one path only."""
+    return not re.search(r"[*?\[{]|@\{", pattern)
 
 
 def _without_braces(pattern: str) -> list[str]:
@@ -206,11 +242,6 @@ def _meet(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
         if a and b and (a == b or (a[0] == "?" and b[0] != "/") or (b[0] == "?" and a[0] != "/")):
             todo.append((i + 1, j + 1))
     return False
-
-
-def is_literal(pattern: str) -> bool:
-    """Whether it means one path only."""
-    return not re.search(r"[*?\[{]|@\{", pattern)
 
 
 def _samples(pattern: str) -> list[str]:

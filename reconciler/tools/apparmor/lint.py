@@ -10,17 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from reconciler.tools.apparmor.globs import (
-    BUILT_IN,
-    GLOBAL_NAMES,
-    TUNABLES,
-    Variables,
-    covers,
-    is_literal,
-    matches,
-    overlap,
-    variables_in,
-)
+from reconciler.tools.apparmor.globs import BUILT_IN, GLOBAL_NAMES, TUNABLES, Patterns, is_literal, variables_in
 from reconciler.tools.apparmor.reading import Include, ReadProfile, ReadRule, ReadText, is_access, read
 from reconciler.tools.apparmor.rules import CAPABILITIES
 
@@ -76,7 +66,7 @@ def lint(text: str) -> list[Mistake]:
     if not found.profiles:
         out.append(Mistake(1, "no-profile", "there is no profile in it.", "Begin with `profile NAME PATH {`."))
     out += _includes(found)
-    known: Variables = {**TUNABLES, **found.variables}
+    known = Patterns({**TUNABLES, **found.variables})
     out += _variables(found)
     for profile in found.profiles:
         out += _profile(profile, known)
@@ -136,7 +126,7 @@ def _is_near(one: str, other: str) -> bool:
 # ------------------------------------------------------------------------------------------------ one profile
 
 
-def _profile(profile: ReadProfile, known: Variables) -> Iterator[Mistake]:
+def _profile(profile: ReadProfile, known: Patterns) -> Iterator[Mistake]:
     files = [r for r in profile.rules if r.kind == "file" and r.path]
     for rule in profile.rules:
         yield from _rule(rule)
@@ -213,7 +203,7 @@ def _capability(rule: ReadRule) -> Iterator[Mistake]:
         yield Mistake(rule.line, "wide-capability", "allows all capabilities.", "Name those that it needs.")
 
 
-def _exec_conflicts(files: Sequence[ReadRule], known: Variables) -> Iterator[Mistake]:
+def _exec_conflicts(files: Sequence[ReadRule], known: Patterns) -> Iterator[Mistake]:
     """Rules that start the same path in different ways. A path that is spelled out goes before a pattern."""
     starts = [r for r in files if r.exec and not r.deny]
     for index, rule in enumerate(starts):
@@ -222,7 +212,7 @@ def _exec_conflicts(files: Sequence[ReadRule], known: Variables) -> Iterator[Mis
                 continue
             if _is_exact(before.path) != _is_exact(rule.path):
                 continue
-            if before.path == rule.path or overlap(before.path, rule.path, known):
+            if before.path == rule.path or known.overlap(before.path, rule.path):
                 message = f"{rule.path} starts with {rule.exec} here, and with {before.exec} in line {before.line}."
                 yield Mistake(rule.line, "exec-conflict", message, "Keep one of them.")
                 break
@@ -233,25 +223,21 @@ def _is_exact(path: str) -> bool:
     return "*" not in path and "?" not in path
 
 
-def _missing_map(profile: ReadProfile, files: Sequence[ReadRule], known: Variables) -> Iterator[Mistake]:
+def _missing_map(profile: ReadProfile, files: Sequence[ReadRule], known: Patterns) -> Iterator[Mistake]:
     allowed = [r for r in files if not r.deny]
     for rule in allowed:
         if _LIBRARY.search(rule.path) and "r" in rule.access and "m" not in rule.access and not rule.exec:
-            if any("m" in r.access and covers(r.path, rule.path, known) for r in allowed):
+            if any("m" in r.access and known.covers(r.path, rule.path) for r in allowed):
                 continue
             message = f"{rule.path} is a library: to load it, a program maps it as code, too."
             yield Mistake(rule.line, "missing-map", message, "Write mr.")
     program = profile.attachment or (profile.name if profile.name.startswith("/") else "")
-    if (
-        program
-        and is_literal(program)
-        and not any("m" in r.access and matches(r.path, program, known) for r in allowed)
-    ):
+    if program and is_literal(program) and not any("m" in r.access and known.matches(r.path, program) for r in allowed):
         message = f"no rule lets {program} map its own program file as code."
         yield Mistake(profile.line, "missing-map", message, f"Add `{program} mr,`.")
 
 
-def _duplicates(rules: Sequence[ReadRule], known: Variables) -> Iterator[Mistake]:
+def _duplicates(rules: Sequence[ReadRule], known: Patterns) -> Iterator[Mistake]:
     seen: dict[tuple[object, ...], int] = {}
     for rule in rules:
         if rule.kind == "file" and rule.path:
@@ -270,7 +256,7 @@ def _duplicates(rules: Sequence[ReadRule], known: Variables) -> Iterator[Mistake
             yield Mistake(rule.line, "duplicate", message, "Keep the one that says what is needed.")
 
 
-def _includes_all(wide: ReadRule, narrow: ReadRule, is_before: bool, known: Variables) -> bool:
+def _includes_all(wide: ReadRule, narrow: ReadRule, is_before: bool, known: Patterns) -> bool:
     """Whether a rule makes another one needless. Of two that mean the same, the first one stays."""
     if wide.deny != narrow.deny or (wide.owner and not narrow.owner) or wide.audit != narrow.audit:
         return False
@@ -278,10 +264,10 @@ def _includes_all(wide: ReadRule, narrow: ReadRule, is_before: bool, known: Vari
         return False
     if narrow.exec and (narrow.exec, narrow.target) != (wide.exec, wide.target):
         return False
-    if not covers(wide.path, narrow.path, known):
+    if not known.covers(wide.path, narrow.path):
         return False
     same = (
-        covers(narrow.path, wide.path, known)
+        known.covers(narrow.path, wide.path)
         and set(wide.access) <= set(narrow.access)
         and bool(narrow.exec or not wide.exec)
     )

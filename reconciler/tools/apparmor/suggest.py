@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from reconciler.tools.apparmor.abstractions import NETWORK, best, brings
-from reconciler.tools.apparmor.globs import TUNABLES, Variables, matches
+from reconciler.tools.apparmor.globs import TUNABLES, Patterns
 from reconciler.tools.apparmor.reading import ReadProfile, ReadRule, ReadText
 from reconciler.tools.apparmor.records import Access
 
@@ -70,7 +70,7 @@ def suggest(found: Iterable[Access], profile: str, existing: ReadText | None = N
     """
     mine = [one for one in found if one.confined == profile]
     now = next((p for p in existing.profiles if p.full_name == profile), None) if existing else None
-    known: Variables = {**TUNABLES, **(existing.variables if existing else {})}
+    known = Patterns({**TUNABLES, **(existing.variables if existing else {})})
     out = Suggestion(profile, records=len(mine))
     files: dict[tuple[str, bool], _Files] = {}
     others: dict[tuple[str, str], tuple[Any, list[Access]]] = {}
@@ -221,7 +221,7 @@ def _grouped(files: Mapping[tuple[str, bool], _Files]) -> dict[tuple[str, bool],
 
 
 def _propose_files(
-    files: Mapping[tuple[str, bool], _Files], now: ReadProfile | None, known: Variables, out: Suggestion
+    files: Mapping[tuple[str, bool], _Files], now: ReadProfile | None, known: Patterns, out: Suggestion
 ) -> None:
     included = [one.name for one in now.includes] if now else []
     includes: dict[str, list[Access]] = {}
@@ -230,16 +230,17 @@ def _propose_files(
         refused = [r for r in now.rules if r.kind == "file" and r.deny] if now else []
         sample = one.records[0]["name"]
         blocking = next(
-            (r for r in refused if matches(r.path, sample, known) and set(r.access) & set(one.letters)), None
+            (r for r in refused if known.matches(r.path, sample) and set(r.access) & set(one.letters)), None
         )
         if blocking is not None:
             out.unclear.append(f"{_words(one.records[0])}: the profile denies it, `{blocking.path} {blocking.access}`")
             continue
-        if all(_is_allowed(record["name"], one.letters, rules, included, known, record) for record in one.records):
+        different = {(r["name"], r["fsuid"] == r["ouid"]): r for r in one.records}.values()
+        if all(_is_allowed(record["name"], one.letters, rules, included, known, record) for record in different):
             out.covered += len(one.records)
             continue
         abstraction = best(sample, one.letters, included)
-        if abstraction is not None and all(brings(abstraction, r["name"], one.letters) for r in one.records):
+        if abstraction is not None and all(brings(abstraction, r["name"], one.letters) for r in different):
             includes.setdefault(abstraction, []).extend(one.records)
             continue
         same = next((r for r in rules if r.path == pattern and r.owner == owned and not r.exec), None)
@@ -251,16 +252,16 @@ def _propose_files(
 
 
 def _is_allowed(
-    path: str, letters: str, rules: Sequence[ReadRule], included: Sequence[str], known: Variables, record: Access
+    path: str, letters: str, rules: Sequence[ReadRule], included: Sequence[str], known: Patterns, record: Access
 ) -> bool:
     missing = set(letters)
     for rule in rules:
-        if (not rule.owner or record["fsuid"] == record["ouid"]) and matches(rule.path, path, known):
+        if (not rule.owner or record["fsuid"] == record["ouid"]) and known.matches(rule.path, path):
             missing -= set(rule.access) | ({"a"} if "w" in rule.access else set())
     return not missing or any(brings(name, path, "".join(missing)) for name in included)
 
 
-def _is_there(section: str, value: Any, now: ReadProfile | None, known: Variables) -> bool:
+def _is_there(section: str, value: Any, now: ReadProfile | None, known: Patterns) -> bool:
     """Whether the profile has it already, so that the record is older than the rule."""
     if now is None:
         return False
@@ -274,7 +275,7 @@ def _is_there(section: str, value: Any, now: ReadProfile | None, known: Variable
         found = [r.words[1:] for r in rules if r.kind == "network"]
         return any(not words or words == wanted or words == (wanted[0],) for words in found)
     if section == "exec":
-        return any(r.exec and matches(r.path, value["path"], known) for r in rules)
+        return any(r.exec and known.matches(r.path, value["path"]) for r in rules)
     if section == "extraRules":
         return any(" ".join(r.words).replace(" ", "") == value.replace(" ", "") for r in rules)
     if section in ("signals", "ptrace"):

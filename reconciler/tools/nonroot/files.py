@@ -79,7 +79,7 @@ def scripts(root: Path, paths: Sequence[str]) -> dict[str, str]:
     out = {}
     for path in paths:
         parts = path.split("/")
-        if path.startswith("/") or ".." in parts:
+        if path.startswith("/") or ".." in parts or not path.isprintable():
             continue
         folder = root
         for part in parts[:-1]:
@@ -122,13 +122,18 @@ def text_of(file: Path) -> tuple[str | None, str]:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return None, "" if file.is_symlink() else f"it cannot be opened: {error.strerror}"
-    with os.fdopen(handle, "rb") as opened:
-        seen = os.fstat(opened.fileno())
+    try:
+        seen = os.fstat(handle)
         if not stat.S_ISREG(seen.st_mode):
             return None, "it is no regular file"
         if seen.st_size > LARGEST:
             return None, f"it is larger than {LARGEST // 1024} KiB"
-        raw = opened.read(LARGEST + 1)
+        with open(handle, "rb", closefd=False) as opened:
+            raw = opened.read(LARGEST + 1)
+    except OSError as error:
+        return None, f"it cannot be read: {error.strerror}"
+    finally:
+        os.close(handle)
     if b"\0" in raw:
         return None, "it is no text"
     try:

@@ -155,6 +155,14 @@ ACCOUNTS: Final = frozenset(["adduser", "useradd", "addgroup", "groupadd", "user
 
 def at_start(text: str) -> Iterator[tuple[str, int, str]]:
     """What a start script does that needs root or an account: rule, line (from 0), and the words for it."""
+    told: set[tuple[str, int]] = set()
+    for rule, line, what in _at_start(text):
+        if (rule, line) not in told:
+            told.add((rule, line))
+            yield rule, line, what
+
+
+def _at_start(text: str) -> Iterator[tuple[str, int, str]]:
     # Images that may start as root and as others ask first.
     asks = bool(re.search(r"\bid -u\b|\bEUID\b|\$UID\b", text))
     for one in commands(text):

@@ -12,6 +12,7 @@ from reconciler.tools.podman.words import (
     network_options,
     object_name,
     secret_option,
+    service_name,
     stop_seconds,
     text_of,
     unexpanded,
@@ -23,6 +24,12 @@ Settings = list[tuple[str, str]]
 
 RESTART_AFTER: Final = "2s"
 """So slow that systemd never gives up: it does after five starts in ten seconds."""
+
+POD_START: Final = "30"
+"""Seconds. When an account's first Podman commands after a boot run side by side, a pod's conmon can end up outside its
+service, and systemd waits for it in vain: better to give up soon, and to start again."""
+CONTAINER_START: Final = "60"
+"""Seconds; the image is there already."""
 
 _SINCE: Final = {
     "Pod": (5, 0),
@@ -54,9 +61,10 @@ def units(document: str, pod: Pod, *, root: bool) -> Mapping[str, str]:
         found[f"{object_name(document, network.name)}.network"] = [("Network", list(_network(document, network)))]
     if pod.shared:
         found[f"{document}.pod"] = [
-            ("Unit", [("Description", f"Pod {document}")]),
+            # What it does not need at once comes before it all the same: see `POD_START`.
+            ("Unit", [("Description", f"Pod {document}"), *(("After", service_name(unit)) for unit in found)]),
             ("Pod", list(_pod(document, pod))),
-            ("Service", [("Restart", "always"), ("RestartSec", RESTART_AFTER)]),
+            ("Service", [("Restart", "always"), ("RestartSec", RESTART_AFTER), ("TimeoutStartSec", POD_START)]),
             ("Install", _install(root)),
         ]
     for container in pod.containers:
@@ -77,7 +85,7 @@ def since(texts: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _service(container: Container) -> Settings:
-    out = [("Restart", container.restart), ("RestartSec", RESTART_AFTER), ("TimeoutStartSec", "300")]
+    out = [("Restart", container.restart), ("RestartSec", RESTART_AFTER), ("TimeoutStartSec", CONTAINER_START)]
     return [*out, ("TimeoutStopSec", str(stop_seconds(container)[1]))]
 
 

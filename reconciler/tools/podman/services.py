@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from reconciler.tools.podman.pod import Container, Mount, Network, Pod
-from reconciler.tools.podman.quadlet import RESTART_AFTER, Settings
+from reconciler.tools.podman.quadlet import CONTAINER_START, POD_START, RESTART_AFTER, Settings
 from reconciler.tools.podman.words import (
     further_arguments,
     health_options,
@@ -82,6 +82,7 @@ def _pod(document: str, pod: Pod, needed: Sequence[str]) -> list[tuple[str, Sett
         ("Type", "forking"),
         ("Restart", "always"),
         ("RestartSec", RESTART_AFTER),
+        ("TimeoutStartSec", POD_START),
         ("PIDFile", "%t/%N.pid"),
         ("ExecStartPre", "/bin/rm -f %t/%N.pid %t/%N.pod-id"),
         _call("ExecStartPre", "pod create --infra-conmon-pidfile=%t/%N.pid --pod-id-file=%t/%N.pod-id", words(options)),
@@ -107,7 +108,7 @@ def _container(document: str, pod: Pod, container: Container, needed: Sequence[s
         ("KillMode", "mixed"),
         ("Restart", container.restart),
         ("RestartSec", RESTART_AFTER),
-        ("TimeoutStartSec", "300"),
+        ("TimeoutStartSec", CONTAINER_START),
         ("ExecStartPre", "/bin/rm -f %t/%N.cid"),
         _call("ExecStart", *filter(None, command), words(_arguments(document, pod, container))),
         _call("ExecStop", f"stop --ignore --time={stop} --cidfile=%t/%N.cid"),

@@ -85,7 +85,7 @@ def _problems(audit: AppArmorHealth, found: Facts, running: Sequence[Running], h
 def _soak(audit: AppArmorHealth, soak: int, loaded: int, heard: Log, since: int | None) -> Iterator[Problem]:
     if since is None:
         fix = "Install auditd, or let the journal keep the kernel's messages."
-        yield "soak-blind", f"the soak of {audit.name} cannot end: no log of AppArmor can be read.", fix
+        yield "soak-blind", f"the soak of {audit.name} cannot end: no log holds records of AppArmor.", fix
         return
     newest = max((heard.newest(p)[0] for p in audit.profiles), default=0)
     if newest >= loaded and heard.now - newest < soak:

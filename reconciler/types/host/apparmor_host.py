@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from reconciler.fields import Rule
 from reconciler.model import Script
@@ -55,7 +55,8 @@ echo @units
 grep -s '\.service' [0-9]*/cgroup | sed -n 's|^\([0-9]*\)/cgroup:.*/\([^/]*\.service\).*|\1 \2|p' | sort -u
 exit 0
 """
-# "now SECONDS", "source WORD", "from SECONDS" (how far back the log goes), "last SECONDS PROFILE" (ALLOWED only).
+# "now SECONDS", "source WORD", "from SECONDS" (how far back the log goes), "heard" (AppArmor's records come there at
+# all, such as those of loads), "last SECONDS COUNT PROFILE" (ALLOWED only).
 LOG: Final = r"""
 echo "now $(date +%s)"
 [ -z "$OFFLINE" ] || { echo "source none"; exit 0; }
@@ -63,6 +64,7 @@ newest='
     function stamp(line) { return match(line, /audit\([0-9]+/) ? substr(line, RSTART + 6, RLENGTH - 6) : "" }
     { t = stamp($0); if (t == "" && $1 ~ /^[0-9]+\.[0-9]+$/) { t = $1; sub(/\..*/, "", t) } }
     t != "" && first == "" { first = t; print "from " t }
+    /apparmor="/ && !heard { heard = 1; print "heard" }
     /apparmor="ALLOWED"/ && t != "" && match($0, /(profile|label)="[^"]*"/) {
         p = substr($0, RSTART, RLENGTH); sub(/^[a-z]*="/, "", p); sub(/"$/, "", p); last[p] = t; count[p]++ }
     END { for (p in last) print "last " last[p] " " count[p] " " p }'
@@ -146,8 +148,7 @@ def facts(text: str) -> Facts:
                     out.records[words[0]] = Remembered(words[1], words[2], int(words[3]))
             case "kernel" if row.endswith(")"):
                 name, _, mode = row[:-1].rpartition(" (")
-                out.kernel = {**(out.kernel or {}), name: mode} if out.kernel is None else out.kernel
-                out.kernel[name] = mode
+                out.kernel = {**(out.kernel or {}), name: mode}
     heads = {line for line in text.split("\n") if line.startswith("@")}
     out.blind = "@blind" in heads
     if "@kernel" in heads and out.kernel is None:
@@ -199,12 +200,19 @@ def processes(text: str) -> list[Running]:
 
 @dataclass(frozen=True)
 class Log:
-    """What `LOG` told, in seconds since the epoch. `last`: profile -> time and number of accesses it did not know."""
+    """What `LOG` told, in seconds since the epoch.
+
+    Attributes:
+        begins: how far back it goes.
+        heard: it holds records of AppArmor, of whatever sort: they come there.
+        last: profile -> time and number of accesses it did not know.
+    """
 
     now: int
     source: str
     begins: int | None
     last: Mapping[str, tuple[int, int]]
+    heard: bool = False
 
     def newest(self, profile: str) -> tuple[int, int]:
         """When a profile (or a child of it) was last asked for what it does not know, and how often; 0 for never."""
@@ -214,25 +222,27 @@ class Log:
 
 def log(text: str) -> Log:
     """Read what `LOG` printed."""
-    now, source, begins, last = 0, "none", None, {}
+    now, source, begins, last, heard = 0, "none", None, {}, False
     for row in text.splitlines():
         word, _, rest = row.partition(" ")
         if word == "now" and rest.isdigit():
             now = int(rest)
         elif word == "source":
             source = rest
+        elif word == "heard":
+            heard = True
         elif word == "from" and rest.isdigit():
             begins = int(rest)
         elif word == "last":
             at, count, name = rest.split(" ", 2)
             last[name] = (int(at), int(count))
-    return Log(now, source, begins, last)
+    return Log(now, source, begins, last, heard)
 
 
 def quiet_since(record: Remembered, found: Log, profiles: Sequence[str]) -> int | None:
     """Since when a profile that was loaded in complain mode has not been asked for anything new; None where the log
     cannot tell. What the log does not reach back to does not count as quiet."""
-    if found.source == "none" or found.begins is None:
+    if not found.heard or found.begins is None:
         return None
     tops = [p for p in profiles if "//" not in p] or list(profiles)
     return max(record.at, found.begins, *(found.newest(p)[0] for p in tops))
@@ -303,6 +313,3 @@ def explained(said: str, lines: str) -> list[str]:
 def as_lines(file: str, places: Sequence[int]) -> str:
     """What `explained` takes, and what the step that writes a profile takes."""
     return f"{file}\n{' '.join(map(str, places))}"
-
-
-Problems = list[list[Any]]

@@ -88,9 +88,10 @@ if [ -n "$3" ]; then
         [ -z "$id" ] || as podman tag "$id" "${reference%@*}:${digest#sha256:}"
     fi
     as podman image exists "$reference" || {
+        case $reference in *@*) name=${reference%@*} ;; *) name=${reference%:*} ;; esac
         echo "$3 does not hold this image. What it holds:"
-        printf '%s\n' "$loaded" | sed -n 's/^Loaded image[^:]*: *//p' | while read -r name; do
-            as podman image inspect --format "$name is ${reference%[@:]*}@{{.Digest}}" "$name"
+        printf '%s\n' "$loaded" | sed -n 's/^Loaded image[^:]*: *//p' | while read -r held; do
+            as podman image inspect --format "$held is $name@{{.Digest}}" "$held"
         done
         exit 1
     }

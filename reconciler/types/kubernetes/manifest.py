@@ -38,7 +38,7 @@ class KubernetesObject(Spec):
     @field_validator("manifest", mode="before")
     @classmethod
     def _revived(cls, value: Any) -> Any:
-        return _plain(value)
+        return plain(value)
 
     @model_validator(mode="after")
     def _flattened(self) -> KubernetesObject:
@@ -47,22 +47,22 @@ class KubernetesObject(Spec):
         return self
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A manifest without what means nothing (null), secrets as such."""
     if isinstance(value, Composed):
         # Named, so that it is known again when a plan file or an inventory is read.
-        parts = tuple(_plain(one) for one in value.parts)
+        parts = tuple(plain(one) for one in value.parts)
         return Composed(secret_ref="composed", parts=parts, form=value.form)  # noqa: S106 (a name)
     if isinstance(value, Secret):
         return value
     if isinstance(value, Mapping):
         if value.get("secretRef") == "composed" and "parts" in value:
-            return _plain(Composed.model_validate({**value, "parts": [_plain(one) for one in value["parts"]]}))
+            return plain(Composed.model_validate({**value, "parts": [plain(one) for one in value["parts"]]}))
         if is_reference(value):
             return as_secret(value)
-        return {str(key): _plain(inner) for key, inner in value.items() if inner is not None}
+        return {str(key): plain(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return value
 
 

@@ -102,6 +102,8 @@ def refusal(reply: Reply, what: str) -> str:
     """Why an answer does not help, as a sentence."""
     body = parsed(reply)
     words = str(body.get("message") or reply.text.strip()[:300] or "no reason is given").rstrip(".")
+    if reply.status < 100:  # it was not sent
+        return f"{words}."
     if reply.status == 403:
         return f"the login may not {what}: {words}. Give it the right, by a Role or ClusterRole."
     return f"the cluster does not {what}: {reply.status} {words}."
