@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -21,7 +22,7 @@ from typing import Any, Final
 from reconciler.connections import Pool, no_secrets
 from reconciler.errors import ConnectError, ConnectionLost
 from reconciler.guard_scripts import ARM, DISARM, REVERT, REVERT_NOW, STATE, STILL
-from reconciler.model import Change, Guard, Keep, Risk, Script, Sh, StepResult, Target, Work, keeps_nothing
+from reconciler.model import Change, Connection, Guard, Keep, Risk, Script, Sh, StepResult, Target, Work, keeps_nothing
 from reconciler.registry import Registry
 from reconciler.resolve import Edges, topological
 from reconciler.schedule import Batch
@@ -357,7 +358,7 @@ class Window:
                 if reply.status:
                     return f"the host says: {' '.join(reply.text.split())[-300:]}"
             self._disarming = True
-            (result,) = fresh.execute([Work(self.address, [Sh(DISARM, (self.name,), title="disarm")])], no_secrets)
+            result = _do(fresh, DISARM, self.name, self.address)
             return "" if result.status == 0 else f"it was too late: {result.output.strip()[-300:]}."
         finally:
             fresh.close()
@@ -373,7 +374,10 @@ class Window:
             self._sleep(pause)
             found = self.look()
         if found == "confirmed" or (found == "gone" and self._disarming):
-            return Closed(True)  # only the answer got lost
+            # Only the answer got lost, and perhaps what makes it tidy.
+            with suppress(ConnectError, ConnectionLost):
+                _do(self._pool.get(self._target), DISARM, self.name, self.address)
+            return Closed(True)
         if found == "reverted":
             return Closed(False, cause, "It was reverted: the old state is back.")
         if found == "gone" and not self.armed:
@@ -388,8 +392,7 @@ class Window:
     def ask_back(self) -> str:
         """Have the host take everything back now; what became of it, as `look` says, or empty."""
         try:
-            step = Sh(REVERT_NOW, (self.name,), title="take it back")
-            (result,) = self._pool.get(self._target).execute([Work(self.address, [step])], no_secrets)
+            result = _do(self._pool.get(self._target), REVERT_NOW, self.name, self.address)
         except (ConnectError, ConnectionLost):
             return ""
         return result.output.split()[-1] if result.output.split() else ""
@@ -401,6 +404,12 @@ class Window:
         except (ConnectError, ConnectionLost):
             return ""
         return reply.text.strip()
+
+
+def _do(connection: Connection, script: str, name: str, address: str) -> StepResult:
+    """One of the guard's scripts, by itself."""
+    (result,) = connection.execute([Work(address, [Sh(script, (name,), title="guard")])], no_secrets)
+    return result
 
 
 _KNOWN: Final[Collection[str]] = ("reverted", "confirmed", "gone")
@@ -421,6 +430,6 @@ def reopened(name: str, target: str, pool: Pool) -> str:
         if found not in _KNOWN:
             raise ConnectionLost(f"{target}: the host could not take a guarded change back. {found}".rstrip())
     if found == "confirmed":
-        list(pool.get(target).execute([Work(window.address, [Sh(DISARM, (name,), title="disarm")])], no_secrets))
+        _do(pool.get(target), DISARM, name, window.address)
         found = "gone"
     return found

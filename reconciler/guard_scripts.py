@@ -104,13 +104,14 @@ ARM: Final = (
 [ -z "$ROOT$OFFLINE" ] || { echo "nobody is logged in to an image"; exit 1; }
 name=$1 seconds=$2
 shift 2
+mkdir -p -- "${g%/*}"
 umask 077
 mkdir -p -- "$g"
 for other in "$g"/*/armed "$g"/*/reverting; do
     [ ! -e "$other" ] || {
         other=${other%/*}
         echo "another guarded change (${other##*/}) of this host is not confirmed yet, or could not be taken back."
-        echo "If nobody is at work on it any more: sh $other/revert"
+        echo "If nobody is at work on it any more: reconciler resume, or on the host: sh $other/revert"
         exit 1
     }
 done

@@ -183,10 +183,12 @@ def _fix(root: Path, found: Found, examine: Callable[[Found], Scanned], *, yes: 
     from reconciler.tools.nonroot.mend import mend
 
     changed: dict[str, str] = {}
+    # What decides about other files: charts, and the ranges of namespaces.
+    around = {f: t for f, t in found.texts.items() if f.endswith("Chart.yaml") or "openshift.io/sa.scc." in t}
     for file, text in found.texts.items():
 
         def flaws(now: str, file: str = file) -> Sequence[Flaw]:
-            seen = examine(replace(found, texts={**found.texts, file: now}, images=()))
+            seen = examine(replace(found, texts={**around, file: now}, images=(), unreadable={}))
             return [f for f in seen.flaws if f.file == file]
 
         after, mended = mend(text, flaws) if flaws(text) else (text, [])

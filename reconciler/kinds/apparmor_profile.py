@@ -39,6 +39,8 @@ Accepted = Literal[
 ]
 OF_PROFILE = frozenset(ProfileBody.model_fields)
 """Fields that say what stands in the text."""
+SHORTEST = 60
+"""Seconds of a soak."""
 
 
 class AppArmorProfileSpec(ProfileBody):
@@ -238,12 +240,19 @@ def check(document: Document[AppArmorProfileSpec], catalog: Catalog) -> Iterable
         return
     if spec.soak and spec.mode == "complain":
         yield problem("soak", "spec.soak ends in enforcing, and mode is complain.", "Leave out one of them.")
+    if spec.soak and seconds(spec.soak) < SHORTEST:
+        yield problem("soak", f"a soak of {spec.soak} proves nothing.", "Let it last at least 1min; days are usual.")
     yield from _children(document, catalog)
     try:
         found = compose(document, catalog)
     except InvalidInput as error:
         yield from error.problems
         return
+    for top in read(found.text).profiles:
+        if spec.mode == "enforce" and "complain" in top.flags:
+            message = f"the profile {top.full_name} complains by a flag, whatever the mode is."
+            fix = "Take the flag out, and write `mode: complain` or `soak` if it shall complain."
+            yield Problem(message, fix, document.address, found.line(top.line, document, catalog))
     everything = lint(found.text)
     for index, name in enumerate(spec.accept):
         if all(one.rule != name for one in everything):

@@ -59,7 +59,7 @@ class App(Spec):
     env: dict[EnvName, Line] = Field(default_factory=dict, description="Environment variables.")
     writable: tuple[AbsolutePath, ...] = Field(
         ("/tmp",),  # noqa: S108 (a path in a container)
-        description="Folders that it writes to: each gets an empty volume, which goes with the Pod. The rest is read-only.",
+        description="Folders that it writes to, each an empty volume that goes with the Pod. The rest is read-only.",
     )
     run_as_user: int | None = Field(
         None, ge=1, le=65533, description="A numeric user, where the image names none. Not on OpenShift."

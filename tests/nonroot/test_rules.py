@@ -183,6 +183,13 @@ BAD_BUILDS: dict[str, tuple[str, list[tuple[str, int]]]] = {
 }
 
 
+def test_a_variable_of_the_base_image_is_no_more_than_a_warning() -> None:
+    (flaw,) = flaws({"Containerfile": "FROM x\n" + HOME + "USER $APP_UID\n"})
+    assert (flaw.rule, flaw.level) == ("user-unresolved", "warning")
+    (flaw,) = flaws({"Containerfile": BAD_BUILDS["user-unresolved"][0]})
+    assert (flaw.rule, flaw.level) == ("user-unresolved", "error")
+
+
 @pytest.mark.parametrize("name", BAD_BUILDS)
 def test_builds_that_break_a_rule(name: str) -> None:
     text, wanted = BAD_BUILDS[name]
@@ -193,6 +200,9 @@ def test_builds_that_break_a_rule(name: str) -> None:
 def test_start_scripts_of_the_repo_are_read_and_named() -> None:
     text = "FROM x\n" + HOME + 'COPY run/start.sh run/other /opt/\nUSER 1001:0\nENTRYPOINT ["/opt/start.sh"]\n'
     script = "#!/bin/sh\n# chown is bad\nmkdir /x\nchown -R app /x\necho a:x:1:0::/: >> /etc/passwd\nexec app\n"
+    named = text.replace("/opt/start.sh", "start.sh")
+    found = scan(Found({"Containerfile": named}), Policy(), TODAY, {"run/start.sh": script}).flaws
+    assert [f.file for f in found] == ["run/start.sh", "run/start.sh"]
     for path in ("web/run/start.sh", "run/start.sh"):
         found = scan(Found({"web/Containerfile": text}), Policy(), TODAY, {path: script}).flaws
         assert [(f.rule, f.file, f.line) for f in found] == [("root-at-start", path, 4), ("passwd-writable", path, 5)]

@@ -542,3 +542,18 @@ def test_the_plan_says_so_and_keeps_it(tmp_path: Path) -> None:
     again = from_text(to_text(made), registry())
     assert {c.address: c.risk.guard for c in again.changes if c.risk} == words
     assert again.changes[0].resource.lifecycle.guard == Guard(confirm_within="30s")
+
+
+def test_a_fresh_connection_is_one_of_its_own() -> None:
+    """On this machine that is another process, with the same rights."""
+    with Pool({"me": Target("me", "local")}) as pool:
+        fresh = pool.fresh("me")
+        first, again, other = (
+            connection.read([Script("echo $$; id -u")])[0].text.split()
+            for connection in (pool.get("me"), pool.get("me"), fresh)
+        )
+        fresh.close()
+        assert first == again
+        assert other[0] != first[0]
+        assert other[1] == first[1]
+        assert pool.get("me").read([Script("echo still here")])[0].text == "still here\n"

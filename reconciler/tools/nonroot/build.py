@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ class Build:
         self._parsed, self._escape = parsed, parsed.escape
         self.env: dict[str, str | None] = {}
         self._args: dict[str, str | None] = {}
+        self.arguments: set[str] = set()
         self.user: str | None = None
         self.user_line: Instruction | None = None
         self.home_line: Instruction | None = None
@@ -80,6 +82,10 @@ class Build:
             for one in stage.instructions:
                 self._take(one)
 
+    def declares(self, text: str) -> bool:
+        """Whether some ARG of the stages names a variable of a text."""
+        return any(re.search(rf"\$\{{?{re.escape(name)}\b", text) for name in self.arguments if name)
+
     def account(self, name: str) -> Account | None:
         """The account of a name or a number."""
         return next((a for a in self.accounts if name in (a.name, str(a.number))), None)
@@ -89,6 +95,8 @@ class Build:
         for sources, target, _ in reversed(self._copies):
             for source in sources:
                 name = posixpath.basename(source.rstrip("/"))
+                if "/" not in path and name == path:
+                    return source  # looked for in PATH
                 if target == normal(path) or posixpath.join(target, name) == normal(path):
                     return source
                 if posixpath.dirname(normal(path)) == target and source in (".", "./"):
@@ -122,6 +130,7 @@ class Build:
                 for name, value in assignments(one.text, self._escape):
                     default = self._parsed.arguments.get(name) if value is None else self._expand(value)
                     self._args[name] = default
+                    self.arguments.add(name)
             case "ENV":
                 new = {n: self._expand(v) for n, v in assignments(one.text, self._escape) if v is not None}
                 self.env.update(new)
@@ -245,7 +254,8 @@ class Build:
     def _absolute(self, path: str) -> str:
         if path.startswith(("~", "$")):
             return path
-        return posixpath.join(self.workdir, path)
+        whole = posixpath.join(self.workdir, path)
+        return whole if "$" in whole else normal(whole)
 
 
 def _account(command: shell.Command, one: Instruction) -> Account:

@@ -116,7 +116,12 @@ class _Examination:
             return
         one, written = build.user_line, build.user
         if written is None:
-            yield self._flaw("user-unresolved", one.line, f"USER {one.text} depends on an argument without a default")
+            if build.declares(one.text):
+                yield self._flaw("user-unresolved", one.line, f"USER {one.text} depends on an ARG without a default")
+            else:
+                message = f"USER {one.text} depends on a variable that is not set here"
+                fix = "Write the number that the base image means."
+                yield self._flaw("user-unresolved", one.line, message, fix=fix, severity="warning")
             return
         user = user_of(written)
         if user is None:
@@ -213,7 +218,9 @@ class _Examination:
         for given in self.build.given:
             if not permissions.open_to_group(given.path):
                 message = f"{given.path} belongs to {given.owner}, and nothing gives it to group 0 afterwards"
-                yield self._flaw("group-access", given.line, message, *self._open(given))
+                # What is only copied can mostly be read by everybody; what was given by chown is to be written.
+                severity = None if given.must_write else "warning"
+                yield self._flaw("group-access", given.line, message, *self._open(given), severity=severity)
             elif given.must_write and not permissions.writable(given.path):
                 message = f"{given.path} is given to {given.owner}, but its group may not write it"
                 yield self._flaw("group-access", given.line, message, *self._open(given), severity="warning")

@@ -128,7 +128,7 @@ _RULES: Final = (
             "docker": "without USER the container runs as root, unless the base image says otherwise.",
             "kubernetes": "with runAsNonRoot the pod does not start, without it the container runs as root.",
         },
-        "End the last stage with USER 1001:0.",
+        "End the last stage with USER 1001:0, or say under `images` of the policy which user the base image sets.",
     ),
     Rule(
         "user-root",
@@ -158,7 +158,7 @@ _RULES: Final = (
     Rule(
         "user-unresolved",
         "error",
-        "USER must not depend on an argument without a default",
+        "USER must not depend on what is not in the file",
         _everywhere("whoever builds without that argument gets another user, or none."),
         "Give the ARG a default, or write USER 1001:0.",
     ),

@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from reconciler.errors import InvalidInput
@@ -21,6 +22,8 @@ from reconciler.tools.nonroot.rules import SetField
 Marks = Mapping[tuple[int, tuple[str | int, ...], bool], tuple[int, int]]
 _LAYOUTS: Final = ((2, 2, 0), (2, 4, 2), (4, 4, 2), (4, 4, 0), (4, 6, 4), (4, 6, 2))
 """Indentation of mappings and sequences, and the dash's, that people use."""
+LONGEST: Final = 200_000
+"""Characters of a text that is tried by a round trip."""
 
 
 def set_field(text: str, edit: SetField) -> str | None:
@@ -146,12 +149,20 @@ def _by_round_trip(text: str, edit: SetField) -> str | None:
         value.fa.set_flow_style()
     elif isinstance(value, dict):
         value = CommentedMap(value)
-    for layout in _LAYOUTS:
-        reader, documents = _load(text, layout)
-        if _dump(reader, documents) == text:
-            whole = SetField(edit.document, edit.path, value)
-            return _dump(reader, documents) if _put(documents[edit.document], whole, CommentedMap()) else None
-    return None
+    layout = _layout_of(text)
+    if layout is None:
+        return None
+    reader, documents = _load(text, layout)
+    whole = SetField(edit.document, edit.path, value)
+    return _dump(reader, documents) if _put(documents[edit.document], whole, CommentedMap()) else None
+
+
+@lru_cache(maxsize=8)
+def _layout_of(text: str) -> tuple[int, int, int] | None:
+    """The layout in which a round trip changes nothing. JSON, and what is very long, is not tried: ruamel is slow."""
+    if len(text) > LONGEST or text.lstrip().startswith(("{", "[")):
+        return None
+    return next((layout for layout in _LAYOUTS if _dump(*_load(text, layout)) == text), None)
 
 
 def _load(text: str, layout: tuple[int, int, int]) -> tuple[Any, list[Any]]:

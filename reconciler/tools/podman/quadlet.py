@@ -28,6 +28,9 @@ RESTART_AFTER: Final = "2s"
 POD_START: Final = "30"
 """Seconds. When an account's first Podman commands after a boot run side by side, a pod's conmon can end up outside its
 service, and systemd waits for it in vain: better to give up soon, and to start again."""
+UNAIDED: Final = [("DefaultDependencies", "false")]
+"""Else an account's units wait for the system's network-online.target, which is never reached where nothing of the
+system asks for it. A Podman before 5.3 neither does that nor knows this."""
 CONTAINER_START: Final = "60"
 """Seconds; the image is there already."""
 
@@ -75,7 +78,8 @@ def units(document: str, pod: Pod, *, root: bool) -> Mapping[str, str]:
             ("Service", _service(container)),
             ("Install", [] if pod.shared else _install(root)),
         ]
-    return {name: text_of(sections, origin) for name, sections in found.items()}
+    around = [] if root else [("Quadlet", UNAIDED)]
+    return {name: text_of([*sections, *around], origin) for name, sections in found.items()}
 
 
 def since(texts: Mapping[str, str]) -> tuple[int, int]:

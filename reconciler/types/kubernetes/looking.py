@@ -12,7 +12,7 @@ from reconciler.secrets import as_secret
 from reconciler.types.kubernetes import fieldpaths as paths
 from reconciler.types.kubernetes import places
 from reconciler.types.kubernetes.fieldpaths import MISSING, Path
-from reconciler.types.kubernetes.manifest import KubernetesObject, complete, declared_leaves
+from reconciler.types.kubernetes.manifest import KubernetesObject, compared_leaves, complete, declared_leaves
 from reconciler.types.kubernetes.names import KEEP, LABEL, MANAGER
 from reconciler.types.kubernetes.readiness import readiness
 
@@ -90,11 +90,23 @@ def _left(one: KubernetesObject, live: Mapping[str, Any] | None) -> tuple[list[s
             continue
         value = paths.value_at(live, path)
         alone = {owner.name for owner in paths.owners(live, path)} == {MANAGER}
+        sent = ("stringData", *path[1:])
+        if path[0] == "data" and paths.value_at(one.manifest, sent) is not MISSING:
+            # It goes out in clear, and is encoded on its way.
+            text = paths.spelled(sent)
+            value = _decoded(value)
         if alone and value is not MISSING:
             kept[text] = value
         else:
             omitted.append(text)
     return omitted, kept
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except (ValueError, TypeError):
+        return MISSING
 
 
 def _state(
@@ -125,7 +137,7 @@ def _state(
     elif (found := _fixed(one, live, reply, body)) is not None:
         fields, fixed, dropped = found[0], found[1], []
         changed = [
-            p for p, _ in declared_leaves(one) if found[0][paths.spelled(p)] != (one.fields or {})[paths.spelled(p)]
+            p for p, _ in compared_leaves(one) if found[0][paths.spelled(p)] != (one.fields or {})[paths.spelled(p)]
         ]
         if one.fixed is None:
             names = ", ".join(fixed) or "a field"
@@ -167,7 +179,7 @@ def _compared(
     """
     fields: dict[str, Any] = {}
     changed: list[Path] = []
-    declared = list(declared_leaves(one))
+    declared = list(compared_leaves(one))
     for path, value in declared:
         now, then = paths.value_at(live, path), paths.value_at(made, path)
         if now == then:
@@ -177,7 +189,7 @@ def _compared(
         changed.append(path)
         if now is not MISSING:
             fields[paths.spelled(path)] = _shown(one, path, value, now)
-    held = [paths.spelled(path) for path, _ in declared]
+    held = [paths.spelled(path) for path, _ in declared_leaves(one)]
     dropped = []
     for path, now in paths.lost(live, made):
         text = paths.spelled(path)
@@ -221,7 +233,7 @@ def _fixed(
     roots = [re.sub(r"\[\d+\].*", "", str(cause.get("field", ""))) for cause in causes]
     fields: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
-    for path, value in declared_leaves(one):
+    for path, value in compared_leaves(one):
         text, now = paths.spelled(path), paths.value_at(live, path)
         if any(paths.covers(name, text) for name in roots) and now != value:
             fixed[text] = None if now is MISSING else _shown(one, path, value, now)

@@ -43,7 +43,7 @@ class KubernetesObject(Spec):
     @model_validator(mode="after")
     def _flattened(self) -> KubernetesObject:
         # Derived, and therefore not among what was declared: plans and inventories keep the manifest alone.
-        self.__dict__["fields"] = {paths.spelled(path): value for path, value in declared_leaves(self)}
+        self.__dict__["fields"] = {paths.spelled(path): value for path, value in compared_leaves(self)}
         return self
 
 
@@ -90,6 +90,14 @@ def declared_leaves(spec: KubernetesObject) -> Iterator[tuple[Path, Any]]:
         if _in_secret(spec, path):
             yield ("data", *path[1:]), value if isinstance(value, Secret) else _sealable(str(value), path[0] == "data")
         else:
+            yield path, value
+
+
+def compared_leaves(spec: KubernetesObject) -> Iterator[tuple[Path, Any]]:
+    """The same, without secrets that are left to others: whatever stands there is right."""
+    for path, value in declared_leaves(spec):
+        text = paths.spelled(path)
+        if not (isinstance(value, Secret) and any(paths.covers(left, text) for left in spec.leave)):
             yield path, value
 
 
