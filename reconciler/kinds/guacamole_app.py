@@ -295,7 +295,7 @@ def _pod(spec: GuacamoleAppSpec, name: str, secret: str) -> dict[str, Any]:
             {
                 "name": "guacamole",
                 "image": spec.guacamole_image,
-                "env": [{"name": key, **value} for key, value in _environment(spec, secret).items()],
+                "env": [{"name": key, **value} for key, value in sorted(_environment(spec, secret).items())],
                 "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
                 "readinessProbe": {
                     "httpGet": {"path": "/" if spec.context == "ROOT" else f"/{spec.context}/", "port": "http"},
@@ -318,7 +318,7 @@ def _pod(spec: GuacamoleAppSpec, name: str, secret: str) -> dict[str, Any]:
             {
                 "name": name if name not in IDS else f"{name}-app",
                 "image": spec.app.image,
-                **({"env": [{"name": k, "value": v} for k, v in spec.app.env.items()]} if spec.app.env else {}),
+                **({"env": [{"name": k, "value": v} for k, v in sorted(spec.app.env.items())]} if spec.app.env else {}),
                 "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in writable.items()],
                 **_hardened(spec, "app", spec.app.resources),
             },

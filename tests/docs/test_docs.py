@@ -27,6 +27,7 @@ import psycopg
 import pytest
 import typer
 
+from reconciler.cli.commands import known, load
 from reconciler.cli.main import app
 from reconciler.model import Kind, Secret, Spec
 from reconciler.registry import Registry, default
@@ -223,13 +224,16 @@ def test_every_page_can_be_reached() -> None:
 def cli() -> Mapping[str, frozenset[str]]:
     """Every command, such as `lock ls`, with its options."""
 
+    whole = typer.main.get_command(app)
+    whole.commands.update((name, load(name)) for name in known())  # type: ignore[attr-defined]
+
     def walk(command: Any, name: str) -> Iterator[tuple[str, frozenset[str]]]:
         options = {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
         yield name, frozenset(options | {"--help", "-h"})
         for word, sub in getattr(command, "commands", {}).items():
             yield from walk(sub, f"{name} {word}".strip())
 
-    return dict(walk(typer.main.get_command(app), ""))
+    return dict(walk(whole, ""))
 
 
 def mentions(page: Path) -> Iterator[tuple[str, str]]:

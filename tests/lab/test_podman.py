@@ -338,7 +338,8 @@ def test_kubernetes_yaml_is_what_podman_reads_and_writes(host: LabHost, tmp_path
     for before, after in zip(spec.containers, again.containers, strict=True):
         assert after.image.partition("@")[2] == before.image.partition("@")[2]
         assert after.command + after.args == before.command + before.args
-        assert [(p.container, p.host) for p in after.ports] == [(p.container, p.container) for p in before.ports]
+        assert [p.host or p.container for p in after.ports] == [p.host or p.container for p in before.ports]
         assert before.environment.items() <= after.environment.items()
-    assert [m.volume for m in again.containers[0].mounts if m.volume] == ["data"]
+    # Podman writes the place of a secret as a claim, too.
+    assert [m.volume for m in again.containers[0].mounts if m.volume] == ["token", "data"]
     site.project.store.close()

@@ -18,6 +18,7 @@ from reconciler.tools.podman.words import (
     service_name,
     stop_seconds,
     text_of,
+    word,
     words,
 )
 
@@ -35,10 +36,10 @@ def units(document: str, pod: Pod, *, root: bool) -> Mapping[str, str]:
     found: dict[str, Sequence[tuple[str, Settings]]] = {}
     for volume in pod.volumes:
         name = object_name(document, volume.name)
-        found[f"{name}.volume"] = _once(f"Volume {name}", ["volume", "create", "--ignore", name])
+        found[f"{name}.volume"] = _once(f"Volume {name}", "volume", [name])
     for network in pod.networks:
         name = object_name(document, network.name)
-        found[f"{name}.network"] = _once(f"Network {name}", _network(name, network))
+        found[f"{name}.network"] = _once(f"Network {name}", "network", _network(name, network))
     further = [service_name(unit) for unit in found]
     install = [("WantedBy", "multi-user.target" if root else "default.target")]
     if pod.shared:
@@ -62,14 +63,16 @@ def _call(key: str, *arguments: str) -> tuple[str, str]:
     return key, f"{PODMAN} {' '.join(arguments)}"
 
 
-def _once(description: str, arguments: Sequence[str]) -> list[tuple[str, Settings]]:
-    service = [("Type", "oneshot"), ("RemainAfterExit", "yes"), _call("ExecStart", words(arguments))]
+def _once(description: str, what: str, arguments: Sequence[str]) -> list[tuple[str, Settings]]:
+    # Podman 4.3 has no `--ignore`. No argument has anything in it that a shell would read.
+    create = f"{PODMAN} {what} exists {arguments[-1]} || exec {PODMAN} {what} create {' '.join(arguments)}"
+    service = [("Type", "oneshot"), ("RemainAfterExit", "yes"), ("ExecStart", f"/bin/sh -c {word(create)}")]
     return [_unit(description), ("Service", service)]
 
 
 def _network(name: str, network: Network) -> list[str]:
     subnet = [f"--subnet={network.subnet}"] if network.subnet else []
-    return ["network", "create", "--ignore", *subnet, *(["--internal"] if network.internal else []), name]
+    return [*subnet, *(["--internal"] if network.internal else []), name]
 
 
 def _pod(document: str, pod: Pod, needed: Sequence[str]) -> list[tuple[str, Settings]]:

@@ -21,7 +21,7 @@ class AppArmorSyntax(Spec):
 
     name: Annotated[ProfileFile, IDENTITY]
     text: Annotated[str, CONTROL] = Field(description="The profile.")
-    lines: Annotated[str, CONTROL] = Field("", description="Where the lines of the text come from.")
+    lines: Annotated[str, CONTROL] = Field("", exclude=True, description="Where the lines of the text come from.")
     problems: tuple[str, ...] = Field((), description="What the parser says: nothing.")
 
 

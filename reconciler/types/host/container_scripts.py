@@ -183,11 +183,12 @@ unit=$2 must=$3 watch=$4 secrets=$5 container=$(container_of "$2")
 able
 awake || { echo "The systemd of $user does not run. Let the document say linger: true."; exit 1; }
 property() { ctl show -p "$1" --value -- "$service"; }
-# Not what containers print: it may hold anything.
+# Not what containers print: it may hold anything. Nor the events, which Podman writes into the journal as well.
 why() {
     ctl show -p ActiveState,SubState,Result,ExecMainStatus -- "$service" | paste -s -d ' '
     if [ "$uid" = 0 ]; then set -- -u "$service"; else set -- "_SYSTEMD_USER_UNIT=$service" "_UID=$uid"; fi
-    journalctl --quiet --no-pager --output=cat --lines=5 "$@" _COMM=podman 2>/dev/null || :
+    journalctl --quiet --no-pager --output=cat --since=-2min "$@" _COMM=podman 2>/dev/null |
+        grep -v ' m=+[0-9]' | tail -n 5
     [ -z "$container" ] || echo "\`podman logs $container\` tells what it printed."
     exit 1
 }
