@@ -295,7 +295,7 @@ def _pod(spec: GuacamoleAppSpec, name: str, secret: str) -> dict[str, Any]:
             {
                 "name": "guacamole",
                 "image": spec.guacamole_image,
-                "env": [{"name": key, **value} for key, value in sorted(_environment(spec, secret).items())],
+                "env": [{"name": key, **value} for key, value in _environment(spec, secret).items()],
                 "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
                 "readinessProbe": {
                     "httpGet": {"path": "/" if spec.context == "ROOT" else f"/{spec.context}/", "port": "http"},

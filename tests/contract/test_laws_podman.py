@@ -37,6 +37,9 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
         preludes = Path(PRELUDE / "prelude.sh").read_text()
         enter = ["nsenter", f"--target={host.leader()}", *NAMESPACES, "--cgroup", "--root", "--wd", "--"]
 
+        def sh(script: str) -> None:
+            host.run(f"ROOT= OFFLINE=\n{preludes}\nset -e\n{script}\n")
+
         def inside(script: str) -> str:
             done = subprocess.run([*enter, "sh", "-e"], input=script, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
@@ -46,7 +49,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
             one = Subject(
                 "podman",
                 Target("podlaw", "ssh", settings),
-                lambda script: host.run(f"ROOT= OFFLINE=\n{preludes}\nset -e\n{script}\n") and None,
+                sh,
                 lambda: inside(LISTING),
                 tmp_path_factory.mktemp("podlaw") / "state",
             )

@@ -244,11 +244,14 @@ def mentions(page: Path) -> Iterator[tuple[str, str]]:
     for language, _, content in FENCE.findall(text):
         if language in ("sh", "yaml", "ini", "text"):
             lines += content.splitlines()
+    for span in spans:
+        # Tables of commands leave the name of the program out.
+        words = span.split()
+        yield from ((c, span) for c in (" ".join(words[:n]) for n in (3, 2)) if c in cli() and len(words) > 1)
     for span in [*spans, *lines]:
         for found in re.finditer(r"(?<![\w/.-])reconciler ([a-z][^|;&>#]*)", span):
             words = found[1].split()
-            two = " ".join(words[:2])
-            command = two if two in cli() else words[0]
+            command = next((c for c in (" ".join(words[:n]) for n in (3, 2)) if c in cli()), words[0])
             yield command, found[1]
         if re.fullmatch(r"--?[a-z-]+( [A-Za-z./=_<>*-]+)?", span):
             yield "", span

@@ -70,7 +70,7 @@ class AppArmorFile(Spec):
     restart: Annotated[tuple[UnitName, ...], CONTROL] = Field(
         (), description="Units that are restarted where a process runs without the profile."
     )
-    lines: Annotated[str, CONTROL] = Field("", exclude=True, description="Where the lines of the text come from, for errors.")
+    lines: Annotated[str, CONTROL] = Field("", exclude=True, description="Where the lines of the text come from.")
     after: Annotated[tuple[str, ...], CONTROL] = Field((), description="Tokens of what comes first.")
 
     @field_validator("text")
