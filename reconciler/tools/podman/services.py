@@ -102,17 +102,18 @@ def _container(document: str, pod: Pod, container: Container, needed: Sequence[s
     bonds = [("BindsTo", bound), ("After", bound)] if pod.shared else []
     # Its own option, because the path has specifiers that must be expanded.
     member = "--pod-id-file=%t/" + bound.removesuffix(".service") + ".pod-id" if pod.shared else ""
-    command = ["run --cidfile=%t/%N.cid --cgroups=no-conmon --replace --rm --sdnotify=conmon --detach", member]
+    command = ["run --cidfile=%t/%N.cid --conmon-pidfile=%t/%N.pid --cgroups=no-conmon --replace --rm --detach", member]
     stop, patience = stop_seconds(container)
     service = [
         ("Environment", "PODMAN_SYSTEMD_UNIT=%n"),
-        ("Type", "notify"),
-        ("NotifyAccess", "all"),
+        # Not `notify`: of an account, Podman 4.3 puts conmon outside the service, and systemd refuses its message.
+        ("Type", "forking"),
+        ("PIDFile", "%t/%N.pid"),
         ("KillMode", "mixed"),
         ("Restart", container.restart),
         ("RestartSec", RESTART_AFTER),
         ("TimeoutStartSec", CONTAINER_START),
-        ("ExecStartPre", "/bin/rm -f %t/%N.cid"),
+        ("ExecStartPre", "/bin/rm -f %t/%N.pid %t/%N.cid"),
         _call("ExecStart", *filter(None, command), words(_arguments(document, pod, container))),
         _call("ExecStop", f"stop --ignore --time={stop} --cidfile=%t/%N.cid"),
         _call("ExecStopPost", "rm --force --ignore --volumes --cidfile=%t/%N.cid"),

@@ -92,6 +92,9 @@ def _soak(audit: AppArmorHealth, soak: int, loaded: int, heard: Log, since: int 
         message = f"{audit.name} was asked for what it does not know, last {ago(max(0, heard.now - newest))} ago."
         fix = f"`reconciler apparmor suggest {audit.document}` shows what; add it, and the soak begins anew."
         yield "soak-new-access", message, fix
+    elif heard.lost >= loaded and heard.now - heard.lost < soak:
+        message = f"the kernel dropped records of its log, last {ago(max(0, heard.now - heard.lost))} ago: "
+        yield "soak-log-lossy", f"{message}the soak of {audit.name} counts from there.", "Install auditd."
     elif heard.begins is not None and heard.begins > loaded and heard.now - heard.begins < soak:
         message = (
             f"the log of the host goes back only {ago(max(0, heard.now - heard.begins))}: the soak counts from there."

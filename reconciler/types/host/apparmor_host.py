@@ -56,7 +56,8 @@ grep -s '\.service' [0-9]*/cgroup | sed -n 's|^\([0-9]*\)/cgroup:.*/\([^/]*\.ser
 exit 0
 """
 # "now SECONDS", "source WORD", "from SECONDS" (how far back the log goes), "heard" (AppArmor's records come there at
-# all, such as those of loads), "last SECONDS COUNT PROFILE" (ALLOWED only).
+# all, such as those of loads), "lost SECONDS" (when the kernel last dropped records, which it does under load where no
+# auditd takes them), "last SECONDS COUNT PROFILE" (ALLOWED only).
 LOG: Final = r"""
 echo "now $(date +%s)"
 [ -z "$OFFLINE" ] || { echo "source none"; exit 0; }
@@ -67,7 +68,9 @@ newest='
     /apparmor="/ && !heard { heard = 1; print "heard" }
     /apparmor="ALLOWED"/ && t != "" && match($0, /(profile|label)="[^"]*"/) {
         p = substr($0, RSTART, RLENGTH); sub(/^[a-z]*="/, "", p); sub(/"$/, "", p); last[p] = t; count[p]++ }
-    END { for (p in last) print "last " last[p] " " count[p] " " p }'
+    t != "" && /kauditd_printk_skb: [0-9]+ callbacks suppressed/ { lost = t }
+    END { if (lost != "") print "lost " lost
+        for (p in last) print "last " last[p] " " count[p] " " p }'
 if [ -r /var/log/audit/audit.log ]; then
     echo "source audit.log"
     ls -tr /var/log/audit | grep '^audit\.log' | sed 's|^|/var/log/audit/|' | xargs cat -- | awk "$newest"
@@ -204,6 +207,7 @@ class Log:
 
     Attributes:
         begins: how far back it goes.
+        lost: when the kernel last dropped records; 0 for never.
         heard: it holds records of AppArmor, of whatever sort: they come there.
         last: profile -> time and number of accesses it did not know.
     """
@@ -213,6 +217,7 @@ class Log:
     begins: int | None
     last: Mapping[str, tuple[int, int]]
     heard: bool = False
+    lost: int = 0
 
     def newest(self, profile: str) -> tuple[int, int]:
         """When a profile (or a child of it) was last asked for what it does not know, and how often; 0 for never."""
@@ -222,7 +227,7 @@ class Log:
 
 def log(text: str) -> Log:
     """Read what `LOG` printed."""
-    now, source, begins, last, heard = 0, "none", None, {}, False
+    now, source, begins, last, heard, lost = 0, "none", None, {}, False, 0
     for row in text.splitlines():
         word, _, rest = row.partition(" ")
         if word == "now" and rest.isdigit():
@@ -231,12 +236,14 @@ def log(text: str) -> Log:
             source = rest
         elif word == "heard":
             heard = True
+        elif word == "lost" and rest.isdigit():
+            lost = int(rest)
         elif word == "from" and rest.isdigit():
             begins = int(rest)
         elif word == "last":
             at, count, name = rest.split(" ", 2)
             last[name] = (int(at), int(count))
-    return Log(now, source, begins, last, heard)
+    return Log(now, source, begins, last, heard, lost)
 
 
 def quiet_since(record: Remembered, found: Log, profiles: Sequence[str]) -> int | None:
@@ -245,7 +252,7 @@ def quiet_since(record: Remembered, found: Log, profiles: Sequence[str]) -> int 
     if not found.heard or found.begins is None:
         return None
     tops = [p for p in profiles if "//" not in p] or list(profiles)
-    return max(record.at, found.begins, *(found.newest(p)[0] for p in tops))
+    return max(record.at, found.begins, found.lost, *(found.newest(p)[0] for p in tops))
 
 
 def soak_state(record: Remembered | None, digest: str, soak: int, found: Log, profiles: Sequence[str]) -> str:
