@@ -44,6 +44,7 @@ MAX_JUMPS: Final = 8
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 T = TypeVar("T")
+Stamp = tuple[int, int, int] | None
 
 
 def connect(target: Target, reveal: Reveal = no_secrets) -> Shell:
@@ -350,19 +351,28 @@ def _keys(way: _Way, agent: paramiko.Agent | None, notes: list[str]) -> Iterator
 _reading = threading.Lock()
 
 
-def _once(read: Callable[[str], T], file: str) -> T:
-    """What a cached function reads from a file: by one thread, while the others wait for it."""
+def _once(read: Callable[[str, Stamp], T], file: str) -> T:
+    """What a cached function reads from a file, as the file is now: by one thread, while the others wait for it."""
     with _reading:
-        return read(file)
+        return read(file, _stamp(file))
+
+
+def _stamp(file: str) -> Stamp:
+    """Tells whether a file is another one than before."""
+    try:
+        seen = Path(file).stat()
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
 @cache
-def _known_hosts(file: str) -> KnownHosts:
+def _known_hosts(file: str, stamp: Stamp) -> KnownHosts:
     return KnownHosts(file)
 
 
 @cache
-def _private_key(file: str) -> paramiko.PKey | None:
+def _private_key(file: str, stamp: Stamp) -> paramiko.PKey | None:
     if not Path(file).exists():
         return None
     try:
@@ -374,7 +384,7 @@ def _private_key(file: str) -> paramiko.PKey | None:
 
 
 @cache
-def _public_text(file: str) -> str | None:
+def _public_text(file: str, stamp: Stamp) -> str | None:
     """The public half of a key, in base64, from the file beside it."""
     try:
         return Path(f"{file}.pub").read_text().split()[1]
@@ -383,7 +393,7 @@ def _public_text(file: str) -> str | None:
 
 
 @cache
-def _config(file: str) -> paramiko.SSHConfig:
+def _config(file: str, stamp: Stamp) -> paramiko.SSHConfig:
     return paramiko.SSHConfig.from_path(file)
 
 
