@@ -231,6 +231,7 @@ def test_a_resume_inside_the_window_reverts_at_once(site: Site) -> None:
     # Nobody gets in: the host still waits. Only a connection that is there could ask; so the server is set right.
     one.path(SSHD).unlink()
     subprocess.run(["kill", "-HUP", _sshd(one)], check=True)
+    until(lambda: one.run("true", check=False).returncode == 0, seconds=10)
     answer = site("apply", "--yes")
     assert "another guarded change" in reasons(answer), answer
     assert not one.exists(SSHD)
