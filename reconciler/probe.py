@@ -12,7 +12,7 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.errors import ConnectError, ConnectionLost, ContractError, ProbeFailed, ReconcilerError
+from reconciler.errors import ConnectError, ConnectionLost, ContractError, ProbeFailed, ReconcilerError, SecretError
 from reconciler.model import Absent, Connection, Probe, Read, Reply, Resource, State, Unprobed
 from reconciler.registry import Registry
 
@@ -113,7 +113,8 @@ def probe_all(
         reason = None
         try:
             states.update(future.result())
-        except (ConnectError, ConnectionLost, ProbeFailed) as error:
+        except (ConnectError, ConnectionLost, ProbeFailed, SecretError) as error:
+            # A login whose secret is missing is one more target that cannot be reached.
             reason = str(error)
             states.update((r.address, Unprobed(reason)) for r in by_target[target])
         except ReconcilerError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reconciler.apply import Ended, Result
-from reconciler.errors import ConnectError, ConnectionLost, PlanError
+from reconciler.errors import ConnectError, ConnectionLost, PlanError, SecretError
 from reconciler.lab.stage import Stage
 from reconciler.model import Outcome, Target
 from reconciler.plan import Plan
@@ -80,8 +80,11 @@ def rehearse(project: Project, say: Callable[[str], None] = lambda sentence: Non
                 say(f"Looking at {name}")
                 try:
                     found[name] = importlib.import_module(module).mirror(target, pool.get(name).read, stage)
-                except (ConnectError, ConnectionLost) as error:
+                except (ConnectError, ConnectionLost, SecretError) as error:
                     unseen[name] = str(error)
+        if not found:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in unseen.items())
+            raise PlanError(f"There is nothing to rehearse. {reasons}".strip())
         return _carry_out(project, folder, found, unseen, say)
     finally:
         stage.close()

@@ -563,6 +563,15 @@ def test_a_stale_job_is_a_finding_with_its_age(tmp_path: Path) -> None:
         assert "failed 2 times in a row: EIO" in found["failing"]
 
 
+def test_a_login_without_its_secret_does_not_hold_up_others(one: World) -> None:
+    one.write(document("ProxmoxGroup", "operators", "cluster: dc01"), document("Datastore", "main", "server: backup1"))
+    file = one.folder / "desired" / "all.yaml"
+    file.write_text(file.read_text().replace("env:ROOT", "env:NOT_THERE", 1))
+    made = one.plan()
+    assert "environment variable NOT_THERE" in made.unknown["pve.group[dc01:operators]"]
+    assert [c.address for c in made.changes] == ["pbs.datastore[backup1:main]"]
+
+
 def test_unreachable_clusters_do_not_hold_up_others(one: World) -> None:
     one.write(document("ProxmoxGroup", "operators", "cluster: dc01"), document("Datastore", "main", "server: backup1"))
     one.pve.stop()
