@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +21,23 @@ settings.register_profile("long", parent=settings.get_profile("ci"), derandomize
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 _left_out: list[str] = []
+
+
+def _own() -> dict[str, object]:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return {"umask": oct(umask), "directory": os.getcwd(), "environment": environment}
+
+
+@pytest.fixture(autouse=True)
+def leaves_the_process_as_it_was() -> Iterator[None]:
+    """What a test changes of its process (umask, directory, environment) meets whichever test comes next there."""
+    before = _own()
+    yield
+    after = _own()
+    os.umask(int(str(before["umask"]), 8))
+    assert after == before
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -374,7 +374,8 @@ class LabHost:
         disk = self.folder / "disk"
         disk.mkdir(exist_ok=True)
         call("mount", "-t", "tmpfs", "-o", "mode=755,nr_inodes=0", self.namespace, str(disk))
-        (disk / "upper").mkdir(mode=0o755)
+        (disk / "upper").mkdir()
+        (disk / "upper").chmod(0o755)  # whatever the umask: it becomes the host's own /
         (disk / "work").mkdir()
         lower = ":".join(str(path) for path in [*reversed(self.setup.layers), self.lab.base])
         options = f"lowerdir={lower},upperdir={disk}/upper,workdir={disk}/work"

@@ -53,7 +53,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=explanation, description=explanation)
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file (JSON)")
     arguments = parser.parse_args(argv)
-    os.umask(0o077)
+    before = os.umask(0o077)
     try:
         chosen = settings.load(arguments.config)
         if os.geteuid() == 0 and chosen.user:
@@ -67,6 +67,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return _fail([f"{place}{error.strerror or type(error).__name__}"])
+    finally:
+        os.umask(before)  # who calls this from a program of its own goes on with what was its own
 
 
 def _fail(problems: Sequence[str]) -> int:
