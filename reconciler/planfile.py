@@ -36,9 +36,9 @@ MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 
 
 def _body(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON values."""
+    """The plan, as `canonical` takes it."""
     drifted = frozenset(plan.drifted)
-    body = {
+    return {
         "format": FORMAT,
         "tool": __version__,
         "created": plan.created,
@@ -79,8 +79,6 @@ def _body(plan: Plan) -> dict[str, Any]:
         "targets": {n: {"connection": t.connection, "settings": t.settings} for n, t in plan.targets.items()},
         "edges": plan.edges,
     }
-    values: dict[str, Any] = json.loads(canonical(body))
-    return values
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
