@@ -119,6 +119,16 @@ class TestDaemon:
         site.start()
         assert site.ask(otp, NONCE[::-1])["status"] == "REPLAYED_OTP"
 
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_counts_whichever_thread_it_meets(
+        self, site: Installation, key: SoftwareYubiKey, number: signal.Signals
+    ) -> None:
+        assert site.ask(key.press())["status"] == "OK"
+        assert site.process is not None
+        (other, *_) = {int(task.name) for task in Path(f"/proc/{site.process.pid}/task").iterdir()} - {site.process.pid}
+        os.kill(other, number)
+        assert site.process.wait(timeout=30) == 0
+
     def test_key_storage(self, site: Installation, key: SoftwareYubiKey) -> None:
         key.counter, key.use, key.timestamp = 0x13, 0x11, 0x00C230
         otp = key.press()

@@ -166,6 +166,7 @@ def serve(chosen: Settings, config: Path) -> int:
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGHUP, reload)
+    server.wake_on_signals()
     LOG.info("listening on %s", ", ".join(map(str, addresses)))
     notify("READY=1")
     server.run()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import signal
 import socket
 import threading
 import time
@@ -94,7 +95,10 @@ class Server:
         self._seconds = seconds
         self._places = threading.BoundedSemaphore(requests)
         self._workers = ThreadPoolExecutor(requests, thread_name_prefix="request")
-        self._stop, self._stopped = socket.socketpair()
+        self._stopping = False
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
         self._sockets: dict[socket.socket, Mapping[str, Route]] = {}
         try:
             for address, paths in routes:
@@ -123,12 +127,22 @@ class Server:
 
     def stop(self) -> None:
         """End `run`. May be called from a signal handler or another thread, and more than once."""
+        self._stopping = True
         with contextlib.suppress(OSError):
-            self._stop.send(b"x")
+            self._wake.send(b"x")
+
+    def wake_on_signals(self) -> None:
+        """Let each signal end the waiting in `run`: one that another thread is interrupted by, or that comes just
+        before the waiting begins, does not, and its handler would not be called before the next request."""
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
 
     def _accept_next(self) -> bool:
-        ready, _, _ = select.select([self._stopped, *self._sockets], [], [])
-        if self._stopped in ready:
+        ready, _, _ = select.select([self._woken, *self._sockets], [], [])
+        if self._woken in ready:
+            ready.remove(self._woken)
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(4096)
+        if self._stopping:
             return False
         for listening in ready:
             try:
@@ -141,7 +155,7 @@ class Server:
                 time.sleep(0.1)
                 continue
             while not self._places.acquire(timeout=1):
-                if select.select([self._stopped], [], [], 0)[0]:
+                if self._stopping:
                     connection.close()
                     return False
             self._workers.submit(self._answer, connection, str(peer[0]), self._sockets[listening])
