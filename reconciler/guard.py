@@ -83,12 +83,13 @@ class Guarding:
     @cached_property
     def guards(self) -> Mapping[str, Guard]:
         """Address -> how its change is guarded, where it is."""
-        return {a: guard for a, change in self.changes.items() if (guard := self._guard(change)) is not None}
+        types = {change.resource.type for change in self.changes.values()}
+        keeping = {name for name in types if self.registry.type_of(name).keeps is not keeps_nothing}
+        candidates = ((a, c) for a, c in self.changes.items() if c.resource.type in keeping)
+        return {a: guard for a, change in candidates if (guard := self._guard(change)) is not None}
 
     def _guard(self, change: Change[Any]) -> Guard | None:
         chosen = change.resource.lifecycle.guard
-        if self.registry.type_of(change.resource.type).keeps is keeps_nothing:
-            return None
         target = self.targets.get(change.resource.target)
         if chosen == "Never" or target is None or target.connection not in LIVE:
             return None

@@ -79,10 +79,8 @@ def project(path: Path, state: Path | None, images: Path | None = None, **settin
 
 
 def _tune() -> None:
-    """What a command makes lives until its end, and its threads mostly wait for hosts: to look for garbage, and to
-    switch threads, as often as Python does by itself is work for nothing."""
-    import gc
+    """The threads of a command mostly wait for hosts: to switch between them as often as Python does by itself is work
+    for nothing."""
     import sys
 
-    gc.set_threshold(50_000)
     sys.setswitchinterval(0.02)

@@ -146,9 +146,10 @@ def _paramiko(name: str, settings: Mapping[str, Any], command: str) -> _SshChann
         through = None
         way = _way(name, settings)
         for one in (*_hops(way), way):
-            through = _transport(one, through)
+            known = _known_keys(one)
+            through = _transport(one, known, through)
             transports.append(through)
-            _verify(one, through.get_remote_server_key())
+            _verify(one, known, through.get_remote_server_key())
             _authenticate(one, through)
         channel = transports[-1].open_session(timeout=CONNECT_SECONDS)
         channel.exec_command(command)
@@ -166,10 +167,10 @@ def _close(transports: Sequence[paramiko.Transport]) -> None:
         transport.close()
 
 
-def _transport(way: _Way, through: paramiko.Transport | None) -> paramiko.Transport:
+def _transport(way: _Way, known: Sequence[HostKey], through: paramiko.Transport | None) -> paramiko.Transport:
     """A transport that has agreed on keys with a server. Who that is, and who we are, comes next."""
     deadline = time.monotonic() + CONNECT_SECONDS
-    kinds = {key.kind for key in _known_keys(way) if not key.marker}
+    kinds = {key.kind for key in known if not key.marker}
     for pause in (*PAUSES, None):
         transport = paramiko.Transport(_socket(way, through))
         transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = CONNECT_SECONDS
@@ -253,14 +254,13 @@ def _known_keys(way: _Way) -> list[HostKey]:
     return [key for file in way.known_hosts for key in _once(_known_hosts, file).lookup(way.label)]
 
 
-def _verify(way: _Way, key: paramiko.PKey) -> None:
+def _verify(way: _Way, known: Sequence[HostKey], key: paramiko.PKey) -> None:
     """Make sure that the host is who it was.
 
     Raises:
         HostKeyError: its key is unknown, changed or revoked.
     """
     shown = HostKey(key.get_name(), key.get_base64())
-    known = _known_keys(way)
     same = [k for k in known if k.text == shown.text and k.marker in ("", "@revoked")]
     revoked = next((k for k in same if k.marker), None)
     if revoked:
@@ -360,7 +360,7 @@ def _once(read: Callable[[str, Stamp], T], file: str) -> T:
 def _stamp(file: str) -> Stamp:
     """Tells whether a file is another one than before."""
     try:
-        seen = Path(file).stat()
+        seen = os.stat(file)  # noqa: PTH116  four of them a host, and a Path costs more than the look
     except OSError:
         return None
     return seen.st_mtime_ns, seen.st_size, seen.st_ino
