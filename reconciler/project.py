@@ -188,5 +188,5 @@ def state_folder(path: Path, chosen: Path | None, environ: Mapping[str, str]) ->
         return chosen
     if environ.get("RECONCILER_STATE"):
         return Path(environ["RECONCILER_STATE"])
-    folder = path if path.is_dir() else path.parent
+    folder = path.parent if path.is_file() else path
     return folder.absolute().parent / ".reconciler"

@@ -168,6 +168,8 @@ class Secrets:
     def redact(self, text: str) -> str:
         """The text without any value that was revealed so far: as it stands, by line, in base64, in hex, and escaped
         for JSON, URLs, XML and the shell."""
+        if not text:
+            return text
         with self._lock:
             if self._search is None and self._values:
                 forms = {form for value in self._values.values() for form in _forms(value) if len(form) >= _SHORTEST}

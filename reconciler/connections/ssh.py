@@ -20,11 +20,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import paramiko
-from paramiko.pkey import UnknownKeyType
-
 from reconciler.connections import Reveal, no_secrets
 from reconciler.connections.known_hosts import HostKey, KnownHosts
+from reconciler.connections.lean_paramiko import UnknownKeyType, paramiko
 from reconciler.connections.process import BECOME, ProcessChannel
 from reconciler.connections.shell import LOOP, Shell
 from reconciler.errors import ConnectError, ConnectionLost, HostKeyError

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.text import Text
@@ -318,6 +318,10 @@ def _as_desired(count: int) -> str:
 # ------------------------------------------------------------------------------------------------ progress
 
 
+_SAID: Final = frozenset({"change_finished", "connection_lost"})
+"""The events that are worth a line; the others move the bar."""
+
+
 class Live:
     """Events -> a progress bar on a terminal, and a line for each change that ends.
 
@@ -340,6 +344,8 @@ class Live:
 
     def __call__(self, event: str, **fields: Any) -> None:
         """See `Emit`."""
+        if self._progress is None and event not in _SAID:
+            return
         with self._lock:
             if self._progress is not None:
                 self._move(self._progress, event, fields)

@@ -166,8 +166,12 @@ def test_values_are_checked(argv: tuple[str, ...], error: str, capsys: pytest.Ca
 def test_values_arrive_as_they_always_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Given, by default, and from the environment."""
-    monkeypatch.chdir(tmp_path)
+    """Given, by default (beside the desired state, even where there is none yet), and from the environment."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (tmp_path / ".reconciler").mkdir()
+    (tmp_path / ".reconciler/state.db").write_text("of somebody else")
     assert run(["history"]) == 0
     assert capsys.readouterr().out == "No runs yet.\n"
     for word in ("json", "JSON"):

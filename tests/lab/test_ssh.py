@@ -164,6 +164,11 @@ def test_an_alias_of_the_ssh_configuration(lab: Lab, tmp_path: Path) -> None:
             f"Host nick\n  HostName {lab['db1'].address}\n  HostKeyAlias db1\n{lab.ssh_config.read_text()}"
         )
         assert ask(shell(lab["db1"], **bare | {"address": "nick"}), "hostname") == "db1\n"
+        (tmp_path / "home/.ssh/config").write_text(
+            f'Match originalhost nick exec "test %n = nick"\n  HostName {lab["db1"].address}\n  HostKeyAlias db1\n'
+            f"{lab.ssh_config.read_text()}"
+        )
+        assert ask(shell(lab["db1"], **bare | {"address": "nick"}), "hostname") == "db1\n"
         with pytest.raises(ConnectError, match="there is no SSH configuration /nowhere/config"):
             ask(shell(lab["web1"], configFile="/nowhere/config"), "hostname")
 
