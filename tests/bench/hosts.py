@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench import as_installed
 from tests.lab.endpoints import Endpoint, Endpoints
 
 USERS = {"benchu1": 3001, "benchu2": 3002}
@@ -477,6 +478,7 @@ def _least(rows: Sequence[Row]) -> float:
 
 def main() -> int:
     """Run what the arguments ask for, and print the table."""
+    as_installed()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--hosts", type=int, default=20, help="how many endpoints")
     parser.add_argument("--rounds", type=int, default=3, help="how often; the table shows medians")

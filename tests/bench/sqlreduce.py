@@ -22,6 +22,7 @@ from pglast.error import Error as PglastError
 from reconciler.tools.sqlreduce import Match, PostgresOracle, SqlReduceError, reduce
 from reconciler.tools.sqlreduce.session import Session
 from reconciler.tools.sqlreduce.tree import measure
+from tests.bench import as_installed
 from tests.sqlreduce.server import FIXTURES, Server, running
 
 PEER_LIMIT = 300  # seconds after which a case of the peer counts as failed
@@ -152,6 +153,7 @@ def wait(server: Server) -> None:
 
 def main() -> None:
     """Prints the table."""
+    as_installed()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="numbers of cases, separated by commas")
     parser.add_argument("--ours", action="store_true", help="leave the peer out and use its figures of the manifest")

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.bench import as_installed
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-c", "from reconciler.cli.main import main; main()")
 DOCUMENTS = """\
@@ -78,6 +80,7 @@ def measure(rounds: int) -> dict[str, float]:
 
 def main() -> None:
     """Print a table in milliseconds."""
+    as_installed()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=10, help="how often")
     print("| command | CPU ms |\n| --- | --- |")

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench import as_installed
 from tests.bench.hosts import MAKERS, TITLES, bare, wrong
 from tests.lab.endpoints import Endpoints
 
@@ -91,6 +92,7 @@ def measure(count: int, rounds: int) -> dict[tuple[str, str, int], list[float]]:
 
 def main() -> None:
     """Print milliseconds of CPU of a further host: from the least and from the medians of all rounds."""
+    as_installed()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--hosts", type=int, default=20, help="how many endpoints, two at least")
     parser.add_argument("--rounds", type=int, default=8, help="how often")
