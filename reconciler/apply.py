@@ -8,7 +8,7 @@ and what stands on a failed one is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,11 +136,10 @@ class _Run:
             if command is not None:
                 self._journal.begin(command, to_text(plan))
             means.emit("apply_started", run=self._journal.run, changes=len(self._changes), targets=targets)
-            with ThreadPoolExecutor(means.parallel, thread_name_prefix="apply") as executor:
-                self._schedule(executor)
-                self._result.left = len(self._changes) - len(self._result.ended)
-                self._note_ownership()
-                self._audit(executor)
+            self._schedule()
+            self._result.left = len(self._changes) - len(self._result.ended)
+            self._note_ownership()
+            self._audit()
             status = "done" if self._result.ok else "failed"
         finally:
             self._leases.free()
@@ -153,10 +152,20 @@ class _Run:
 
     # -------------------------------------------------------------------------------------------- order
 
-    def _schedule(self, executor: ThreadPoolExecutor) -> None:
+    def _schedule(self) -> None:
         """Give each target its next batch as soon as what that waits for elsewhere is done."""
-        schedule = Schedule(self._edges, {a: c.resource.target for a, c in self._changes.items()})
         running: dict[Future[dict[str, Ended]], tuple[int, str]] = {}
+        try:
+            self._keep_going(running)
+        finally:
+            wait(running)  # whatever happened: who gives the locks back has nothing under way any more
+
+    def _keep_going(self, running: dict[Future[dict[str, Ended]], tuple[int, str]]) -> None:
+        """Args:
+        running: what is under way: the number of its island, and its target.
+        """
+        schedule = Schedule(self._edges, {a: c.resource.target for a, c in self._changes.items()})
+        submit = self._means.pool.executor.submit
         busy: set[str] = set()
         started: set[str] = set(self._result.ended)
         to_look_at = set(range(len(schedule.islands)))
@@ -173,7 +182,7 @@ class _Run:
                     batch = self._guarding.first_part(possible)
                     started.update(address for address, _ in batch)
                     work = [(self._changes[address], nearest) for address, nearest in batch]
-                    running[executor.submit(self._batches.carry_out, target, work)] = (index, target)
+                    running[submit(self._batches.carry_out, target, work)] = (index, target)
             to_look_at.clear()
             if not running:
                 return
@@ -215,7 +224,7 @@ class _Run:
             inventory_of.record_all(db, [(r, False, None) for r in self._plan.adopt], self._journal.run)
             inventory_of.forget(db, self._plan.release)
 
-    def _audit(self, executor: ThreadPoolExecutor) -> None:
+    def _audit(self) -> None:
         """Look at the audits again, now that things have changed."""
         by_target: dict[str, list[Resource[Any]]] = {}
         touched = {self._changes[a].resource.target for a in self._result.ended if a in self._changes}
@@ -226,7 +235,8 @@ class _Run:
         def one(target: str) -> dict[str, Observed]:
             return probe_target(by_target[target], self._means.registry, self._means.pool.get(target).read)
 
-        futures = {target: executor.submit(one, target) for target in by_target}
+        futures = {target: self._means.pool.executor.submit(one, target) for target in by_target}
+        wait(futures.values())
         for target, future in futures.items():
             try:
                 states = future.result()

@@ -93,7 +93,6 @@ class Means:
     """What a run works with.
 
     Attributes:
-        parallel: how many targets are worked on at once.
         stop: when set, no new batch starts.
         sleep: waits; replaced in tests.
     """
@@ -103,7 +102,6 @@ class Means:
     store: Store
     secrets: Secrets
     emit: Emit = silent
-    parallel: int = 20
     stop: threading.Event = field(default_factory=threading.Event)
     sleep: Callable[[float], None] = time.sleep
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -151,12 +150,11 @@ class Project:
         def seen(target: str, error: str | None) -> None:
             self.emit("probe_finished", target=target, objects=len(by_target[target]), error=error)
 
-        with ThreadPoolExecutor(self.parallel, thread_name_prefix="probe") as executor:
-            return probe_all(by_target, self.registry, pool.get, executor, seen, looks)
+        return probe_all(by_target, self.registry, pool.get, pool.executor, seen, looks)
 
     def pool(self, targets: Mapping[str, Target] | None = None, *, read_only: bool = False) -> Pool:
         """Connections to these targets, which may look up the secrets that they log in with."""
-        return Pool(targets or {}, read_only=read_only, reveal=self.secrets.reveal)
+        return Pool(targets or {}, parallel=self.parallel, read_only=read_only, reveal=self.secrets.reveal)
 
     def apply(self, made: plan_stage.Plan, pool: Pool, *, command: str = "apply", **means: Any) -> apply_stage.Result:
         """Carry a plan out.
@@ -177,9 +175,7 @@ class Project:
             return apply_stage.resume(record, self._means(pool, **means))
 
     def _means(self, pool: Pool, **means: Any) -> apply_stage.Means:
-        return apply_stage.Means(
-            self.registry, pool, self.store, self.secrets, self.emit, parallel=self.parallel, **means
-        )
+        return apply_stage.Means(self.registry, pool, self.store, self.secrets, self.emit, **means)
 
 
 def state_folder(path: Path, chosen: Path | None, environ: Mapping[str, str]) -> Path:

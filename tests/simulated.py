@@ -532,6 +532,7 @@ class Rig:
         """Connections into the world."""
         return Pool(
             self.desired().targets,
+            parallel=self.parallel,
             read_only=read_only,
             opener=lambda t, reveal: (TransactingConnection if self.transacts else SimulatedConnection)(
                 self.world, t.name
@@ -571,7 +572,7 @@ class Rig:
 
     def means(self, pool: Pool, **means: Any) -> apply_stage.Means:
         """What `apply` works with; it never really sleeps."""
-        defaults: dict[str, Any] = {"parallel": self.parallel, "sleep": lambda seconds: None}
+        defaults: dict[str, Any] = {"sleep": lambda seconds: None}
         return apply_stage.Means(self.registry, pool, self.store, self.secrets, self.emit, **defaults | means)
 
     def apply(self, made: plan_stage.Plan | None = None, run: str = "run-1", **means: Any) -> apply_stage.Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from reconciler.errors import ContractError
@@ -61,10 +62,11 @@ class ReadOnly:
 
 
 class Pool:
-    """The connections of one run, one for each target, closed together.
+    """The connections of one run, one for each target, and the threads that use them side by side; closed together.
 
     Args:
         targets: by name.
+        parallel: how many targets are worked on at once.
         read_only: hand out connections that cannot write.
         reveal: looks up secrets for connections.
         opener: how a connection is made.
@@ -74,11 +76,13 @@ class Pool:
         self,
         targets: Mapping[str, Target],
         *,
+        parallel: int = 20,
         read_only: bool = False,
         reveal: Reveal = no_secrets,
         opener: Callable[[Target, Reveal], Connection] = connect,
     ) -> None:
         self.targets, self._read_only, self._reveal, self._opener = targets, read_only, reveal, opener
+        self.executor = ThreadPoolExecutor(parallel, thread_name_prefix="target")
         self._open: dict[str, Connection] = {}
         self._lock = threading.Lock()
 
@@ -99,6 +103,7 @@ class Pool:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.executor.shutdown()
         with self._lock:
             for connection in self._open.values():
                 connection.close()

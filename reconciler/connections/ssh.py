@@ -33,7 +33,9 @@ CONNECT_SECONDS: Final = 10.0
 SILENT_SECONDS: Final = 20
 """A peer that acknowledges nothing for so long is dead."""
 POLL_SECONDS: Final = 1.0
-"""How often a transport that hears nothing looks around."""
+IDLE_POLL_SECONDS: Final = 60.0
+"""How often a transport that hears nothing looks around: while it connects, and later, when the kernel tells of a peer
+that died. A hundred of them that look every second cost more than what they are there for."""
 PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between attempts: a server that is just starting, or limits its startups, drops connections at once."""
 MAX_JUMPS: Final = 8
@@ -151,6 +153,9 @@ def _paramiko(name: str, settings: Mapping[str, Any], command: str) -> _SshChann
             _authenticate(one, through)
         channel = transports[-1].open_session(timeout=CONNECT_SECONDS)
         channel.exec_command(command)
+        for transport in transports:
+            if isinstance(transport.sock, _PromptSocket):
+                transport.sock.be_patient()
     except (paramiko.SSHException, OSError, EOFError) as error:
         _close(transports)
         raise ConnectError(f"{name}: {_reason(error)}") from None
@@ -235,6 +240,9 @@ class _PromptSocket:
 
     def settimeout(self, seconds: float | None) -> None:
         self._inner.settimeout(seconds and max(seconds, POLL_SECONDS))
+
+    def be_patient(self) -> None:
+        self._inner.settimeout(IDLE_POLL_SECONDS)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # it is broken already

@@ -326,7 +326,7 @@ class Site:
         self.project.parallel = 1
 
     def pool(self) -> Pool:
-        return Pool(self.project.desired().targets, opener=self.fleet.open)
+        return Pool(self.project.desired().targets, parallel=self.project.parallel, opener=self.fleet.open)
 
     def plan(self) -> Plan:
         with self.pool() as pool:
