@@ -494,18 +494,15 @@ class Batches:
             self._journal.write_all(
                 db,
                 "intent",
-                [
-                    (
-                        work.address,
-                        {
-                            "action": todo[work.address].action,
-                            "observed": todo[work.address].digest,
-                            "steps": [str(step) for step in work.steps],
-                            **guard,
-                        },
-                    )
+                {
+                    work.address: {
+                        "action": todo[work.address].action,
+                        "observed": todo[work.address].digest,
+                        "steps": [str(step) for step in work.steps],
+                        **guard,
+                    }
                     for work in works
-                ],
+                },
             )
 
     def _step_begun(self, result: StepResult, work: Work) -> None:
@@ -624,10 +621,10 @@ class Batches:
             for c in done
             if c.action is not Action.DELETE
         ]
-        ends = [
-            (a, {"outcome": end.outcome, "reason": self._means.secrets.redact(end.reason), "again": end.again})
+        ends = {
+            a: {"outcome": end.outcome, "reason": self._means.secrets.redact(end.reason), "again": end.again}
             for a, end in ended.items()
-        ]
+        }
         with self._means.store.write() as db:
             self._journal.write_all(db, "end", ends)
             inventory_of.record_all(db, kept, self._journal.run)

@@ -46,6 +46,12 @@ def test_records_of_a_run(tmp_path: Path) -> None:
     made = rig.plan()
     rig.apply(made)
     found = [(e.event, e.address, e.body) for e in journal.records(rig.store, "run-1")]
+    assert [(e, a) for e, a, _ in found] == [
+        ("intent", "sim.item[s1:a]"),
+        ("intent", "sim.item[s1:b]"),
+        ("end", "sim.item[s1:b]"),  # what went wrong is known before the rest is verified
+        ("end", "sim.item[s1:a]"),
+    ]
     intents = {a: b for e, a, b in found if e == "intent"}
     ends = {a: b for e, a, b in found if e == "end"}
     assert intents["sim.item[s1:b]"]["observed"] == made.changes[1].digest
