@@ -250,7 +250,7 @@ class _Run:
                     continue
                 kind = self._means.registry.type_of(resource.type)
                 self._result.findings += audit(resource, state, kind, self._means.secrets.seal)
-        untouched = [
-            f for f in self._plan.findings if f.address not in {r.address for rs in by_target.values() for r in rs}
-        ]
-        self._result.findings += untouched
+        looked_at = {r.address for resources in by_target.values() for r in resources}
+        self._result.findings += [f for f in self._plan.findings if f.address not in looked_at]
+        place = {resource.address: number for number, resource in enumerate(self._plan.audits)}
+        self._result.findings.sort(key=lambda f: place.get(f.address, -1))

@@ -94,19 +94,19 @@ class Loaded:
 def load(path: Path) -> Loaded:
     """Read every `*.yaml` and `*.yml` below a folder (or one file), but for SOPS files (`*.sops.yaml`).
 
-    Hidden folders and links that lead out of the folder are left out or refused.
+    Hidden files and folders are left out. Links to folders, links that lead out of the folder, and whatever cannot be
+    read are refused: what was not seen must not look as if it were not wanted any more.
 
     Raises:
         InvalidInput: with all problems of all files.
     """
     problems: list[Problem] = []
     documents: list[RawDocument] = []
-    root = path if path.is_dir() else path.parent
-    if not path.exists():
+    if not _exists(path):
         raise InvalidInput([Problem(f"{path} does not exist.", "Name the folder that holds your desired state.")])
-    for file in sorted(_files(path), key=str):
-        name = os.path.relpath(file)
-        shown = str(file) if name.startswith("..") else name
+    root = path if path.is_dir() else path.parent
+    for file in sorted(_files(path, problems), key=str):
+        shown = _shown(file)
         if not file.resolve().is_relative_to(root.resolve()):
             problems.append(
                 Problem("is a link that leads out of the desired state.", "Copy the file.", position=Position(shown))
@@ -155,12 +155,36 @@ def places(text: str, file: str = "<text>") -> Mapping[tuple[int, Path_, bool], 
     return marks
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InvalidInput(
+            [Problem(f"{path} cannot be read: {error.strerror}.", "Check the permissions of its folders.")]
+        ) from None
+
+
+def _shown(file: Path) -> str:
+    name = os.path.relpath(file)
+    return str(file) if name.startswith("..") else name
+
+
+def _files(path: Path, problems: list[Problem]) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    for folder, folders, files in os.walk(path):
+
+    def unreadable(error: OSError) -> None:
+        at = Position(_shown(Path(error.filename)))
+        problems.append(Problem(f"cannot be read: {error.strerror}.", "Check its permissions.", position=at))
+
+    for folder, folders, files in os.walk(path, onerror=unreadable):
         folders[:] = [f for f in folders if not f.startswith(".")]
+        for name in folders:
+            link = Path(folder) / name
+            if link.is_symlink():
+                fix = "Put the folder itself here, or hide the link (.NAME)."
+                problems.append(Problem("is a link to a folder.", fix, position=Position(_shown(link))))
         for name in files:
             if name.endswith((".yaml", ".yml")) and not name.startswith(".") and not name.endswith(SOPS_ENDINGS):
                 yield Path(folder) / name

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from reconciler import inventory
 from reconciler.apply import Ended, Result
-from reconciler.errors import ConnectError, ConnectionLost, PlanError, SecretError
+from reconciler.errors import ConnectError, ConnectionLost, PlanError, ProbeFailed, SecretError
 from reconciler.lab.stage import Stage
 from reconciler.model import Outcome, Target
-from reconciler.plan import Plan
+from reconciler.plan import Plan, Scope
 from reconciler.project import Project
+from reconciler.resolve import Desired
 from reconciler.secrets import Secrets
 
 MIRRORS: Final = {"proxmox": "reconciler.lab.proxmox.mirror", "kubernetes": "reconciler.lab.kubernetes.mirror"}
@@ -34,13 +36,20 @@ class Rehearsal:
         live: the plan for the live systems.
         result: how its changes ended on the likenesses.
         left: what a second plan there would still do.
-        unseen: targets that were left out, and why.
+        unseen: targets that were left out because nothing can stand in for them, and why.
+        unreached: targets that should have been rehearsed and could not be looked at, and why.
     """
 
     live: Plan
     result: Result | None = None
     left: Plan | None = None
     unseen: dict[str, str] = field(default_factory=dict)
+    unreached: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unknown(self) -> dict[str, str]:
+        """Objects of which nothing can be said, by address, and why."""
+        return dict((self.left or self.live).unknown)
 
     @property
     def failed(self) -> dict[str, Ended]:
@@ -50,15 +59,16 @@ class Rehearsal:
 
     @property
     def converges(self) -> bool:
-        """Everything was done, and nothing would be left."""
-        return not self.failed and (self.left is None or (not self.left.changes and not self.left.unknown))
+        """Everything could be looked at and was done, and nothing would be left."""
+        return not (self.failed or self.unknown or self.unreached or (self.left is not None and self.left.changes))
 
 
-def rehearse(project: Project, say: Callable[[str], None] = lambda sentence: None) -> Rehearsal:
+def rehearse(project: Project, say: Callable[[str], None] = lambda sentence: None, *, force: bool = False) -> Rehearsal:
     """Carry out the plan of a project on likenesses of its systems.
 
     Args:
         say: is told what happens, for people.
+        force: let plans pass that delete much.
 
     Raises:
         InvalidInput, PlanError: no plan can be made.
@@ -68,6 +78,7 @@ def rehearse(project: Project, say: Callable[[str], None] = lambda sentence: Non
     folder = Path(tempfile.mkdtemp(prefix="reconciler-rehearsal-"))
     stage = Stage(folder, catalog, project.secrets.reveal)
     unseen: dict[str, str] = {}
+    unreached: dict[str, str] = {}
     found: dict[str, Target] = {}
     try:
         with project.pool(desired.targets, read_only=True) as pool:
@@ -80,47 +91,48 @@ def rehearse(project: Project, say: Callable[[str], None] = lambda sentence: Non
                 say(f"Looking at {name}")
                 try:
                     found[name] = importlib.import_module(module).mirror(target, pool.get(name).read, stage)
-                except (ConnectError, ConnectionLost, SecretError) as error:
-                    unseen[name] = str(error)
-        if not found:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in unseen.items())
+                except (ConnectError, ConnectionLost, ProbeFailed, SecretError) as error:
+                    unreached[name] = str(error)
+        scope = _scope(project, desired, set(found))
+        if scope is None:
+            reasons = "; ".join(
+                f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in (unreached | unseen).items()
+            )
             raise PlanError(f"There is nothing to rehearse. {reasons}".strip())
-        return _carry_out(project, folder, found, unseen, say)
+        rehearsal = _carry_out(project, folder, found, scope, say, force)
+        rehearsal.unseen, rehearsal.unreached = unseen, unreached
+        return rehearsal
     finally:
         stage.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _carry_out(
-    project: Project, folder: Path, found: dict[str, Target], unseen: dict[str, str], say: Callable[[str], None]
+    project: Project, folder: Path, found: dict[str, Target], scope: Scope, say: Callable[[str], None], force: bool
 ) -> Rehearsal:
     """Plan, apply, plan: on the likenesses alone."""
-    excluded = _scope(project, set(found))
     state = folder / "state"
     if project.state.is_dir():
         shutil.copytree(project.state, state)
     stage_of = replace(project, state=state, retarget=lambda target: found.get(target.name, target))
     stage_of.secrets = _read_only(project)
     say("Planning on the likenesses")
-    made = stage_of.plan(excluded)
-    rehearsal = Rehearsal(made, unseen=unseen)
+    made = stage_of.plan(scope, force=force)
+    rehearsal = Rehearsal(made)
     if made.changes:
         say(f"Carrying out {len(made.changes)} changes there")
         with stage_of.pool(made.targets) as pool:
             rehearsal.result = stage_of.apply(made, pool, command="rehearse")
         say("Planning again")
-        rehearsal.left = stage_of.plan(excluded)
+        rehearsal.left = stage_of.plan(scope, force=True)  # it is never carried out
     return rehearsal
 
 
-def _scope(project: Project, seen: set[str]) -> Any:
-    from reconciler.plan import Scope
-
-    targets = sorted({r.target for r in project.desired().resources.values()})
-    wanted = [f"target={name}" for name in targets if name in seen]
-    if not wanted:
-        raise PlanError("There is nothing to rehearse: no system of this desired state can be simulated and reached.")
-    return Scope(targets=wanted)
+def _scope(project: Project, desired: Desired, found: set[str]) -> Scope | None:
+    """All that is wanted on these targets, and all that would be pruned there; `None` where that is nothing."""
+    owned = {entry.target for entry in inventory.load(project.store).values()}
+    targets = sorted(found & (owned | {r.target for r in desired.resources.values()}))
+    return Scope(targets=[f"target={name}" for name in targets]) if targets else None
 
 
 def _read_only(project: Project) -> Secrets:

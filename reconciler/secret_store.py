@@ -427,8 +427,11 @@ class SecretStore:
         write_private(file, text)
 
 
-def write_private(file: Path, text: str, mode: int = 0o600) -> None:
+def write_private(file: Path, text: str, mode: int = 0o600, *, new: bool = False) -> None:
     """Write a file, all or nothing.
+
+    Args:
+        new: never over one that is there.
 
     Raises:
         SecretError: it cannot be written; then it is as it was.
@@ -440,7 +443,11 @@ def write_private(file: Path, text: str, mode: int = 0o600) -> None:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
-        draft.replace(file)
+        if new:
+            os.link(draft, file)
+            draft.unlink()
+        else:
+            draft.replace(file)
         folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

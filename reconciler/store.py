@@ -55,8 +55,15 @@ class Store:
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever kept here."""
-        return self._file.exists()
+        """Whether anything was ever kept here.
+
+        Raises:
+            StoreError: we may not look.
+        """
+        try:
+            return self._file.exists()
+        except OSError as error:
+            raise StoreError(f"the state folder {self.folder} cannot be read: {error.strerror}.") from None
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection | None]:

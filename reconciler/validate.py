@@ -90,7 +90,7 @@ def _document(raw: RawDocument, registry: Registry) -> Document[Any] | list[Prob
         return document
     errors = list(_validator(kind).iter_errors(data))
     if errors:
-        return [p for e in errors for p in _explain(e, raw, subject)]
+        return list(_explain_all(errors, raw, subject))
     return _typed(kind, raw, subject)
 
 
@@ -128,13 +128,61 @@ def _typed(kind: Kind[Any], raw: RawDocument, subject: str) -> Document[Any] | l
         try:
             parts[part] = model.model_validate(raw.data.get(part, {}))
         except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                path = (part, *detail["loc"])
-                message = detail["msg"].removeprefix("Value error, ")
-                problems.append(Problem(f"{_dotted(path)} {message}", "", subject, raw.position(path)))
+            details = error.errors(include_url=False)
+            # What stands below a key that cannot be there does not matter.
+            wrong_keys = {detail["loc"][:-1] for detail in details if detail["loc"][-1:] == ("[key]",)}
+            for detail in details:
+                if detail["loc"] not in wrong_keys:
+                    path = (part, *detail["loc"])
+                    at = raw.position(path[:-1], key=True) if path[-1] == "[key]" else raw.position(path)
+                    problems.append(Problem(*_in_words(detail, _dotted(path)), subject, at))
     if problems:
         return problems
     return Document(kind.name, parts["metadata"], parts["spec"], parts["lifecycle"], raw.position_of_document)
+
+
+def _in_words(detail: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """What a model says, as message and fix: its rules speak for themselves, its library does not."""
+    kind, value, bounds = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind in ("too_short", "string_too_short", "too_long", "string_too_long"):
+        return _wrong_size(where, value, bounds.get("min_length"), bounds.get("max_length"))
+    if kind in _TYPE_ERRORS:
+        return _wrong_type(where, value, _TYPE_NAMES[_TYPE_ERRORS[kind]])
+    return f"{where} {detail['msg'].removeprefix('Value error, ')}", ""
+
+
+_TYPE_ERRORS = {
+    "string_type": "string",
+    "int_type": "integer",
+    "int_parsing": "integer",
+    "int_parsing_size": "integer",
+    "int_from_float": "integer",
+    "float_type": "number",
+    "float_parsing": "number",
+    "bool_type": "boolean",
+    "bool_parsing": "boolean",
+    "tuple_type": "array",
+    "list_type": "array",
+    "dict_type": "object",
+    "model_type": "object",
+}
+
+
+def _wrong_type(where: str, value: Any, wanted: str) -> tuple[str, str]:
+    if value is None:
+        return f"{where} is empty.", f"Write {wanted}, or leave the key out."
+    return f"{where} is {_shown(value)}, not {wanted}.", ""
+
+
+def _wrong_size(where: str, value: Any, least: int | None, most: int | None) -> tuple[str, str]:
+    """Of text, lists and mappings."""
+    if isinstance(value, str):
+        if least and len(value) < least:
+            return f"{where} is empty.", "Write some text, or leave the key out."
+        return f"{where} is too long: {len(value)} characters.", f"Write at most {most}."
+    wanted = f"exactly {most}" if least == most else f"at least {least}" if least else f"at most {most}"
+    wanted = "at least one" if wanted == "at least 1" else wanted
+    return f"{where} is empty." if not value else f"{where} has {len(value)}.", f"Give {wanted}."
 
 
 @cache
@@ -144,6 +192,14 @@ def _validator(kind: Kind[Any]) -> Any:
     from reconciler.schema import schema
 
     return Draft7Validator(schema(kind))
+
+
+def _explain_all(errors: Sequence[Any], raw: RawDocument, subject: str) -> Iterator[Problem]:
+    """Text of a wrong length is told once, although it breaks the pattern, too."""
+    sized = {tuple(e.absolute_path) for e in errors if e.validator in ("minLength", "maxLength")}
+    for error in errors:
+        if error.validator != "pattern" or tuple(error.absolute_path) not in sized:
+            yield from _explain(error, raw, subject)
 
 
 def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
@@ -170,11 +226,10 @@ def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
         case "type":
             wanted = error.validator_value
             wanted_text = " or ".join(_TYPE_NAMES.get(w, w) for w in ([wanted] if isinstance(wanted, str) else wanted))
-            if value is None:
-                yield problem(f"{where} is empty.", f"Write {wanted_text}, or leave the key out.")
-            else:
-                fix = f'Quote it: "{raw.written(path)}".' if wanted == "string" and _is_scalar(value) else ""
-                yield problem(f"{where} is {_shown(value)}, not {wanted_text}.", fix)
+            message, fix = _wrong_type(where, value, wanted_text)
+            if wanted == "string" and _is_scalar(value):
+                fix = f'Quote it: "{raw.written(path)}".'
+            yield problem(message, fix)
         case "const" if path == ("apiVersion",):
             yield problem(f"apiVersion is {_shown(value)}.", f"This version reads {API_VERSION}.")
         case "enum":
@@ -186,10 +241,12 @@ def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
             yield problem(f"{where} is {_shown(value)}, which is not allowed here.", hint)
         case "anyOf" | "oneOf":
             yield from _explain_choice(error, raw, subject)
-        case "minItems" | "minProperties" | "minLength":
-            yield problem(f"{where} is empty.", "Give at least one.")
+        case "minItems" | "minProperties" | "minLength" | "maxItems" | "maxProperties" | "maxLength":
+            name = error.validator.removeprefix("min").removeprefix("max")
+            least, most = (error.schema.get(f"{bound}{name}") for bound in ("min", "max"))
+            yield problem(*_wrong_size(where, value, least, most))
         case _:
-            yield problem(f"{where}: {error.message}.")
+            yield problem(f"{where}: {_cut(error.message)}.")
 
 
 def _explain_choice(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
@@ -199,8 +256,7 @@ def _explain_choice(error: Any, raw: RawDocument, subject: str) -> Iterator[Prob
         branches.setdefault(sub.relative_schema_path[0], []).append(sub)
     meant = [b for b in branches.values() if not any(e.validator == "type" and not e.relative_path for e in b)]
     if len(meant) == 1:
-        for sub in meant[0]:
-            yield from _explain(sub, raw, subject)
+        yield from _explain_all(meant[0], raw, subject)
         return
     path = tuple(error.absolute_path)
     choices = [c.get("type", "object") for c in error.validator_value]
@@ -298,4 +354,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 60 else text[:57] + '..."'
+    return text if len(text) <= 60 else _cut(text, 57) + ('"' if isinstance(value, str) else "")
+
+
+def _cut(text: str, length: int = 200) -> str:
+    return text if len(text) <= length else text[:length] + "..."

@@ -79,10 +79,17 @@ def run(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A folder on the way that we may not enter, a full disk.
+        text = f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
+        # Without a file it may be our own output that cannot be written.
+        return _fail(as_json and bool(error.filename), [{"message": text}], [text])
     except Exception as error:
         # Wrong usage is an error, and 2 means "there are changes": so it ends with 1.
         show = getattr(error, "show", None)
         if show is not None:
+            if hasattr(error, "message"):
+                error.message = str(error.message).removeprefix("Value error, ")  # typer's library speaks
             show()
             return 1
         if type(error).__name__ == "Abort":

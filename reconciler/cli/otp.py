@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +74,8 @@ def qr(
     found = otpauth.disclosures(key, chosen, issuer)
     for file, draw in ((png, "png"), (svg, "svg")):
         if file is not None:
-            write_new(file, getattr(_drawing(), draw)(text))
+            with new_file(file, getattr(_drawing(), draw)(text)):
+                pass
     if output is Output.JSON:
         files = [str(file) for file in (png, svg) if file is not None]
         print_json(**({"uri": text} if uri else {}), files=files, discloses=found)
@@ -259,19 +262,37 @@ def yubikey_of(path: Path, document: Document[Any]) -> YubikeyCredential:
     return YubikeyCredential(document.spec.public_id, private_id, aes_key)
 
 
-def write_new(file: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file that is not there yet; by default for its owner only, because it holds a secret."""
+@contextmanager
+def new_file(file: Path, content: bytes, mode: int = 0o600) -> Iterator[None]:
+    """Write a file that is not there yet; by default for its owner only, because it holds a secret.
+
+    It is on disk, under another name, before what is done inside begins, and gets its name if that goes well.
+
+    Raises:
+        ReconcilerError: it is there, or cannot be written.
+    """
     import os
+    from secrets import token_hex
 
     from reconciler.errors import ReconcilerError
 
+    exists = ReconcilerError(f"{file} exists already. Name another file, or remove it.")
+    if os.path.lexists(file):
+        raise exists
+    draft = file.with_name(f".{file.name}.{token_hex(6)}")
     try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
             out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        yield
+        os.link(draft, file)
     except FileExistsError:
-        raise ReconcilerError(f"{file} exists already. Name another file, or remove it.") from None
+        raise exists from None
     except OSError as error:
         raise ReconcilerError(f"{file} cannot be written: {error.strerror}.") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _drawing() -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from reconciler.cli.options import DESIRED, Output, OutputOption
-from reconciler.cli.otp import PathOption, find_document, open_project, otp, print_json, write_new, yubikey_of
+from reconciler.cli.otp import PathOption, find_document, new_file, open_project, otp, print_json, yubikey_of
 
 if TYPE_CHECKING:
     from reconciler.expand import Catalog
@@ -171,9 +171,12 @@ def _enrol(
         raise ReconcilerError(f"the secret {taken[0]} exists already. Choose another place: --secrets NAME.")
     if not target.absolute().is_relative_to(root.absolute()):
         raise ReconcilerError(f"{target} lies outside the desired state. Name a file below {root}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    project.secret_store.set(dict(made.secrets))
-    write_new(target, made.documents.encode(), 0o644)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReconcilerError(f"{target.parent} cannot be made: {error.strerror}.") from None
+    with new_file(target, made.documents.encode(), 0o644):
+        project.secret_store.set(dict(made.secrets))
     return target
 
 

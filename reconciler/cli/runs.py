@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,6 +74,8 @@ def apply(
     from reconciler.render.terminal import console, is_interactive
 
     planned = path.is_file() and path.suffix == ".json"
+    if planned:
+        _refuse_to_reshape({"--target": target, "--exclude": exclude, "--force": force, "--images": images})
     here = project(_source_of(path) if planned else path, state, images, parallel=parallel)
     with here.pool() as pool:
         with _watched(here, output):
@@ -266,6 +268,19 @@ def _read(file: Path, here: Project) -> Plan:
     except UnicodeDecodeError:
         raise PlanTampered(f"{file} is not a plan file.") from None
     return from_text(text, here.registry)
+
+
+def _refuse_to_reshape(options: Mapping[str, object]) -> None:
+    """A plan file says what will be done where. Who narrows it down here, or turns it to images, must not be ignored.
+
+    Raises:
+        PlanError: one of the options is given.
+    """
+    from reconciler.errors import PlanError
+
+    for name, value in options.items():
+        if value:
+            raise PlanError(f"{name} does not go with a plan file. Give it to `plan -o` instead.")
 
 
 def _source_of(file: Path) -> Path:

@@ -325,11 +325,11 @@ def add_recipient(
     """Let somebody read the files, and new files. Values keep their ciphertext."""
     from reconciler.sops import age
 
-    store, added = _store(path), age.check_recipient(_bare(recipient))
-    files = [f for f in _files(store, names, empty=True) if added not in store.encrypted(f).recipients]
+    store, added = _store(path), age.check_recipient(age.bare(recipient))
+    files = [f for f in _files(store, names, empty=True) if added not in map(age.bare, store.encrypted(f).recipients)]
     for file in files:
         store.replace(file, lambda opened: opened.with_recipients([added]))
-    note = "" if names else _new_files(store, lambda readers: [*readers, added] if added not in readers else readers)
+    note = "" if names else _new_files(store, lambda readers: _with(readers, added))
     _changed(output, files, f"{added} may read", note)
 
 
@@ -343,22 +343,23 @@ def remove_recipient(
 ) -> None:
     """Encrypt the files anew, without somebody. What is in Git's history stays readable for them."""
     from reconciler.errors import SecretError
-    from reconciler.sops import rules
+    from reconciler.sops import age, rules
 
-    store, removed = _store(path), _bare(recipient)
+    store, removed = _store(path), age.bare(recipient)
     mine = set(store.identities().recipients)
     left = {}
     for file in _files(store, names, empty=True):
         readers = store.encrypted(file).recipients
-        if removed in readers:
-            left[file] = [r for r in readers if r != removed]
+        if removed in map(age.bare, readers):
+            left[file] = _without(readers, removed)
             if not left[file]:
                 raise SecretError(f"{rules.shown(file)}: {removed} is the last recipient. Add another one first.")
-            if not force and not mine & set(left[file]):
+            if not force and not mine & set(map(age.bare, left[file])):
                 raise SecretError(f"you could not read {rules.shown(file)} any more. If that is meant, use --force.")
-    for file, readers in left.items():
-        store.replace(file, lambda opened, readers=readers: opened.rotated(readers))  # type: ignore[misc]
-    note = "" if names else _new_files(store, lambda readers: [r for r in readers if r != removed])
+    for file in left:
+        # Whoever was added meanwhile, by somebody else, stays.
+        store.replace(file, lambda opened: opened.rotated(_without(opened.recipients, removed)))
+    note = "" if names else _new_files(store, lambda readers: _without(readers, removed))
     if not left and not note:
         raise SecretError(f"{removed} is no recipient. `reconciler secrets recipients list` shows them.")
     history = "What they could read so far is in Git's history, and they may know it: change those values."
@@ -391,10 +392,10 @@ def _check(reference: str) -> None:
 
 def _new_identity(file: Path, root: Path) -> str:
     """Make an identity that only its owner can read, outside of the repo; gives its public side."""
-    import os
     from datetime import UTC, datetime
 
     from reconciler.errors import SecretError
+    from reconciler.secret_store import write_private
     from reconciler.sops import age
 
     there = file.absolute().resolve()
@@ -406,10 +407,9 @@ def _new_identity(file: Path, root: Path) -> str:
     made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(f"# created: {made}\n# public key: {public}\n{private}\n")
     except OSError as error:
         raise SecretError(f"{file} cannot be made: {error.strerror}.") from None
+    write_private(file, f"# created: {made}\n# public key: {public}\n{private}\n", new=True)
     return public
 
 
@@ -428,9 +428,14 @@ def _files(store: SecretStore, names: list[str] | None, *, empty: bool = False) 
     return files
 
 
-def _bare(recipient: str) -> str:
-    """A recipient without the comment that SSH keys end in."""
-    return " ".join(recipient.split()[:2])
+def _with(readers: list[str], recipient: str) -> list[str]:
+    return readers if _without(readers, recipient) != readers else [*readers, recipient]
+
+
+def _without(readers: list[str], recipient: str) -> list[str]:
+    from reconciler.sops import age
+
+    return [reader for reader in readers if age.bare(reader) != recipient]
 
 
 def _new_files(store: SecretStore, change: Any) -> str:

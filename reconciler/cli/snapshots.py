@@ -183,6 +183,9 @@ def lock(
 def unlock(
     policy: PolicyArgument,
     snapshot: SnapshotArgument,
+    parent: Annotated[
+        bool, typer.Option("--parent", help="Only what `lock --parent` said; a lock for another reason stays.")
+    ] = False,
     host: HostOption = None,
     subvolume: SubvolumeOption = None,
     path: PathOption = DESIRED,
@@ -190,7 +193,8 @@ def unlock(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Leave a snapshot to the policy again."""
-    _mark(("unlock", snapshot), f"unlock {snapshot}", policy, host, subvolume, path, state, output)
+    words = ("unlock", snapshot, *(["parent"] if parent else []))
+    _mark(words, f"unlock {snapshot}", policy, host, subvolume, path, state, output)
 
 
 # ------------------------------------------------------------------------------------------------ parts

@@ -11,10 +11,11 @@ refusal and the difference between 595 and 500 decide what is done next.
 from __future__ import annotations
 
 import json
-import threading
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +26,7 @@ from reconciler.model import CONFLICT, Get, Read, Reply, Request, Secret, Step, 
 if TYPE_CHECKING:
     import requests
 
+PORTS: Final = {"PVE": 8006, "PBS": 8007}
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 60.0
 """Writes wait for locks of the cluster for 10 s and more."""
@@ -62,9 +64,11 @@ class Proxmox:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._name, self._settings, self._reveal, self._sleep = name, settings, reveal, sleep
-        self._endpoints = [url.rstrip("/") for url in settings["endpoints"]]
+        port = PORTS[settings["service"]]
+        self._endpoints = [
+            url.rstrip("/") if urlsplit(url).port else f"{url.rstrip('/')}:{port}" for url in settings["endpoints"]
+        ]
         self._session: requests.Session | None = None
-        self._lock = threading.Lock()
         self._digests: dict[str, str] = {}
 
     # -------------------------------------------------------------------------------------------- the contract
@@ -190,6 +194,8 @@ class Proxmox:
         pause = 0.05
         while True:
             status, text = self._send("GET", f"{where}/status", {})
+            if status in GATEWAY:
+                raise ConnectionLost(f"{self._name}: what became of the task {upid} is not known: {text}")
             if status:
                 return f"the task {upid} is not known any more: {text}"
             task = _data(text)
@@ -200,9 +206,13 @@ class Proxmox:
         ending = str(task.get("exitstatus", ""))
         if ending == "OK" or ending.startswith("WARNINGS"):
             return ""
-        _, text = self._send("GET", f"{where}/log", {"limit": 500})
+        # The first answer tells how long the log is, the second one has its end.
+        _, text = self._send("GET", f"{where}/log", {"limit": LOG_LINES})
+        total = _total(text)
+        if total > LOG_LINES:
+            _, text = self._send("GET", f"{where}/log", {"start": total - LOG_LINES, "limit": LOG_LINES})
         lines = [str(row.get("t", "")) for row in _data(text) or () if isinstance(row, dict)]
-        return "\n".join([ending, *lines[-LOG_LINES:]])
+        return "\n".join([ending, *lines])
 
     # -------------------------------------------------------------------------------------------- the wire
 
@@ -210,7 +220,8 @@ class Proxmox:
         """One request, to the first address that answers.
 
         Returns:
-            0 and the body where it worked, else the HTTP status and the API's words.
+            0 and the body where it worked, else the HTTP status and the API's words. A status of `GATEWAY`: a node that
+            a look is about cannot be reached, neither directly nor by way of another one.
 
         Raises:
             ConnectError: nobody answers.
@@ -221,7 +232,8 @@ class Proxmox:
         assert self._session is not None
         in_query = method in ("GET", "DELETE")
         problems = []
-        for endpoint in list(self._endpoints):
+        relayed = 0
+        for endpoint in self._endpoints:
             try:
                 answer = self._session.request(
                     method,
@@ -231,6 +243,9 @@ class Proxmox:
                     timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
                 )
             except requests.exceptions.SSLError as error:
+                if not _about_trust(error):
+                    problems.append(f"{_host(endpoint)}: {_why(error)}")
+                    continue
                 raise ConnectError(self._untrusted(endpoint, error)) from None
             except (requests.exceptions.ConnectTimeout, requests.exceptions.ConnectionError) as error:
                 if writes and not _never_sent(error):
@@ -246,16 +261,19 @@ class Proxmox:
                     if writes:
                         raise ConnectionLost(f"{_lost(self._name, method, path)} ({words})")
                     problems.append(words)
+                    relayed = answer.status_code
                     continue
                 self._prefer(endpoint)
                 return self._judged(answer)
+        if relayed:
+            # The cluster is there; only what this one request is about is not.
+            return relayed, "; ".join(problems)
         raise ConnectError(f"{self._name}: no address answers. {'; '.join(problems)}")
 
     def _prefer(self, endpoint: str) -> None:
-        with self._lock:
-            if self._endpoints[0] != endpoint:
-                self._endpoints.remove(endpoint)
-                self._endpoints.insert(0, endpoint)
+        if self._endpoints[0] != endpoint:
+            # A new list: other threads go through the one that they have.
+            self._endpoints = [endpoint, *(one for one in self._endpoints if one != endpoint)]
 
     def _judged(self, answer: requests.Response) -> tuple[int, str]:
         if answer.ok:
@@ -300,7 +318,7 @@ class Proxmox:
             session.mount("https://", _pinned(self._settings["fingerprint"]))
             verify = False  # the pin says more than any authority
         elif self._settings.get("ca"):
-            verify = self._settings["ca"]
+            verify = self._authority(self._settings["ca"])
         service, user = self._settings["service"], self._settings["user"]
         common = {"verify_ssl": verify, "timeout": ANSWER_SECONDS, "service": service}
         self._session = session
@@ -313,6 +331,27 @@ class Proxmox:
             except BaseException:
                 self._session = None
                 raise
+
+    def _authority(self, path: str) -> str:
+        """The file of the CA.
+
+        Raises:
+            ConnectError: it is missing, or holds no certificate.
+        """
+        import ssl
+
+        file = str(Path(path).expanduser())
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        except OSError as error:  # also what is no PEM file
+            why = (
+                error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "it holds no certificate"
+            )
+            raise ConnectError(
+                f"{self._name}: the CA {path} cannot be used: {why}. Put the cluster's CA there as a PEM file; a node "
+                "has it as /etc/pve/pve-root-ca.pem."
+            ) from None
+        return file
 
     def _log_in(self, session: requests.Session, user: str, common: Mapping[str, Any]) -> None:
         """By password, over the pinned session itself: proxmoxer's own login would go out without the pin."""
@@ -414,6 +453,14 @@ def _data(text: str) -> Any:
         return {}
 
 
+def _total(text: str) -> int:
+    """How many lines a log has, of which an answer shows some."""
+    try:
+        return int(json.loads(text)["total"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
 def _key(one: Get) -> tuple[str, str]:
     return one.path, json.dumps(one.params, sort_keys=True)
 
@@ -428,15 +475,20 @@ def _lost(name: str, method: str, path: str) -> str:
 
 def _never_sent(error: Exception) -> bool:
     """Whether the connection could not be made at all, so that a write cannot have had an effect."""
-    from urllib3.exceptions import NewConnectionError
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
     inner: Any = error.args[0] if error.args else None
-    return isinstance(getattr(inner, "reason", inner), NewConnectionError)
+    return isinstance(getattr(inner, "reason", inner), NewConnectionError | ConnectTimeoutError)
+
+
+def _about_trust(error: Exception) -> bool:
+    """Whether a certificate was seen and refused; else the connection broke while it was being made."""
+    return bool(re.search("certificate|fingerprint", str(error), re.IGNORECASE))
 
 
 def _why(error: Exception) -> str:
     """The innermost words of one of requests' errors."""
     inner: Any = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
-    words = str(inner)
+    words = re.sub(r"^HTTPS?Connection(?:Pool)?\([^)]*\): ", "", str(inner))
     return words.rpartition(": ")[2].rstrip(")'\"") if "object at 0x" in words else words

@@ -5,6 +5,7 @@ Formats: https://guacamole.apache.org/doc/1.6.0/gug/ (user-mapping.xml, guacamol
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
@@ -28,6 +29,8 @@ IDS: Final = {"guacamole": 1001, "guacd": 1000}
 """Accounts in the images, which name them only by name: plain Kubernetes wants numbers."""
 NODE_PORTS: Final = range(30000, 32768)
 SETTINGS: Final = "/etc/guacamole"
+_SECRET: Final = re.compile(r"pass(word|phrase|wd)$|private-key$|secret(-key)?$|token$")
+"""How properties and parameters end that hold something secret."""
 
 Image = Annotated[
     str,
@@ -56,7 +59,9 @@ class App(Spec):
     """The container of the program."""
 
     image: Image = Field(description="An image that shows the program on a VNC, RDP or SSH server on loopback.")
-    env: dict[EnvName, Line] = Field(default_factory=dict, description="Environment variables.")
+    env: dict[EnvName, Line | Secret] = Field(
+        default_factory=dict, description="Environment variables; those that are secret as references."
+    )
     writable: tuple[AbsolutePath, ...] = Field(
         ("/tmp",),  # noqa: S108 (a path in a container)
         description="Folders that it writes to, each an empty volume that goes with the Pod. The rest is read-only.",
@@ -153,7 +158,10 @@ class GuacamoleAppSpec(Spec):
     connection: Connection = Field(default_factory=Connection, description="How Guacamole reaches it.")
     users: tuple[User, ...] = Field((), description="Who may log in, kept in a file.")
     postgresql: Postgresql | None = Field(None, description="A database of users and connections, in place of `users`.")
-    properties: dict[Property, Line] = Field(default_factory=dict, description="More lines of guacamole.properties.")
+    properties: dict[Property, Line | Secret] = Field(
+        default_factory=dict,
+        description="More properties of Guacamole, such as `api-session-timeout`; those that are secret as references.",
+    )
     context: Context = Field("ROOT", description="The path in the address; ROOT is `/`.")
     service: Service = Field(default_factory=Service, description="How it is reached inside the cluster.")
     ingress: Ingress | None = Field(None, description="An Ingress, to reach it from outside.")
@@ -204,13 +212,20 @@ def _joined(parts: Sequence[str | Secret]) -> Iterator[str | Secret]:
 
 
 def properties(spec: GuacamoleAppSpec) -> str:
-    """`guacamole.properties`, in the format of Java: a backslash and what looks like a comment are escaped."""
+    """`guacamole.properties`, in the format of Java. Those that are secret come by environment variables."""
     lines = {"enable-environment-properties": "true", **spec.properties}
-    return "".join(f"{key}: {_java(value)}\n" for key, value in lines.items())
+    return "".join(f"{key}: {_java(value)}\n" for key, value in lines.items() if isinstance(value, str))
+
+
+def secret_properties(spec: GuacamoleAppSpec) -> dict[str, Secret]:
+    """Environment variable -> value, for the properties that are secret."""
+    return {key.upper().replace("-", "_"): value for key, value in spec.properties.items() if isinstance(value, Secret)}
 
 
 def _java(value: str) -> str:
+    """Backslashes are escaped, and a space at the begin, which would be skipped."""
     text = value.replace("\\", "\\\\")
+    text = f"\\{text}" if text.startswith(" ") else text
     return "".join(c if c.isascii() else "".join(f"\\u{u:04x}" for u in _utf16(c)) for c in text)
 
 
@@ -245,6 +260,7 @@ def manifests(spec: GuacamoleAppSpec, name: str) -> Iterator[Mapping[str, Any]]:
         config["user-mapping.xml"] = user_mapping(spec, name)
     if spec.postgresql:
         config["postgresql-password"] = spec.postgresql.password
+    config |= secret_properties(spec) | {_app_key(k): v for k, v in spec.app.env.items() if isinstance(v, Secret)}
     secret = f"{name}-guacamole"
     yield {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret, "labels": labels}, "stringData": config}
     yield {
@@ -277,16 +293,34 @@ def manifests(spec: GuacamoleAppSpec, name: str) -> Iterator[Mapping[str, Any]]:
         yield _route(spec.route, name, labels)
 
 
-def _digest(spec: GuacamoleAppSpec) -> Composed:
-    """Changes with what is read only when a container starts. Everybody who sees the Pod sees it, so it is keyed."""
-    password: tuple[str | Secret, ...] = (spec.postgresql.password,) if spec.postgresql else ()
-    return Composed(parts=(properties(spec), *password), form="sealed")
+def _digest(spec: GuacamoleAppSpec) -> Composed | str:
+    """Changes with what is read only when a container starts. Everybody who sees the Pod sees it, so it is keyed where
+    a secret is among that; else it is the same whoever applies."""
+    password: list[str | Secret] = [spec.postgresql.password] if spec.postgresql else []
+    environment = [value for _, value in sorted(spec.app.env.items()) if isinstance(value, Secret)]
+    kept = [part for one in [*password, *secret_properties(spec).values(), *environment] for part in ("\n", one)]
+    if not kept:
+        return hashlib.sha256(properties(spec).encode()).hexdigest()
+    return Composed(parts=(properties(spec), *kept), form="sealed")
+
+
+def _app_key(variable: str) -> str:
+    """Where the Secret keeps a variable of the program."""
+    return f"app.{variable}"
+
+
+def _from(secret: str, key: str) -> dict[str, Any]:
+    return {"valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
 def _pod(spec: GuacamoleAppSpec, name: str, secret: str) -> dict[str, Any]:
     files = ["guacamole.properties", *(["user-mapping.xml"] if spec.users else [])]
     writable = {f"app-{index}": path for index, path in enumerate(spec.app.writable)}
     empty = ("guacamole-tmp", "guacd-tmp", *writable)
+    environment = [
+        {"name": key, **(_from(secret, _app_key(key)) if isinstance(value, Secret) else {"value": value})}
+        for key, value in sorted(spec.app.env.items())
+    ]
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -318,7 +352,7 @@ def _pod(spec: GuacamoleAppSpec, name: str, secret: str) -> dict[str, Any]:
             {
                 "name": name if name not in IDS else f"{name}-app",
                 "image": spec.app.image,
-                **({"env": [{"name": k, "value": v} for k, v in sorted(spec.app.env.items())]} if spec.app.env else {}),
+                **({"env": environment} if environment else {}),
                 "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in writable.items()],
                 **_hardened(spec, "app", spec.app.resources),
             },
@@ -344,8 +378,10 @@ def _environment(spec: GuacamoleAppSpec, secret: str) -> dict[str, dict[str, Any
             "POSTGRESQL_PORT": {"value": str(base.port)},
             "POSTGRESQL_DATABASE": {"value": base.database},
             "POSTGRESQL_USERNAME": {"value": base.username},
-            "POSTGRESQL_PASSWORD": {"valueFrom": {"secretKeyRef": {"name": secret, "key": "postgresql-password"}}},
+            "POSTGRESQL_PASSWORD": _from(secret, "postgresql-password"),
         }
+    for name in secret_properties(spec):
+        found[name] = _from(secret, name)
     return found
 
 
@@ -415,7 +451,7 @@ def check(document: Document[GuacamoleAppSpec], catalog: Catalog) -> Iterable[Pr
             yield problem(("users", index, "name"), f"{name} is there twice.", "Keep one.")
     if spec.ingress and spec.route:
         yield problem(("route",), "takes an Ingress or a Route, not both.", "Keep one.")
-    if spec.platform == "openshift" and spec.app.run_as_user is not None:
+    if _platform(spec) == "openshift" and spec.app.run_as_user is not None:
         message = "OpenShift gives each namespace its own users, and refuses others."
         yield problem(("app", "runAsUser"), message, "Leave it out.")
     if spec.service.node_port is not None and spec.service.node_port not in NODE_PORTS:
@@ -426,6 +462,17 @@ def check(document: Document[GuacamoleAppSpec], catalog: Catalog) -> Iterable[Pr
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,50}[a-z0-9])?", document.name):
         message = "cannot name a Service: at most 52 lower-case letters, digits and dashes, a letter first."
         yield catalog.problem(document, ("metadata", "name"), message, "Choose another name.")
+    if spec.connection.port in (PORT, GUACD_PORT):
+        whose = "Guacamole" if spec.connection.port == PORT else "guacd"
+        yield problem(("connection", "port"), f"is the one of {whose} in the same Pod.", "Choose another.")
+    texts = {("app", "env"): spec.app.env, ("properties",): spec.properties}
+    for where, found in {**texts, ("connection", "parameters"): spec.connection.parameters}.items():
+        for key, value in found.items():
+            if isinstance(value, str) and value and _SECRET.search(key.lower().replace("_", "-")):
+                yield problem((*where, key), f"has a secret in the clear: {key}.", "Write `{secretRef: path/key}`.")
+    for index, folder in enumerate(spec.app.writable):
+        if folder in spec.app.writable[:index]:
+            yield problem(("app", "writable", index), f"{folder} is there twice.", "Keep one.")
     taken = {"hostname", "port"} & spec.connection.parameters.keys()
     for key in sorted(taken):
         message = "is set by this kind: the program runs in the same Pod."

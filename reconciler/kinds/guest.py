@@ -10,7 +10,7 @@ from pydantic import Field
 from reconciler.expand import Catalog
 from reconciler.fields import Line, Ref, Word
 from reconciler.model import Discovery, Document, Get, Kind, Resource, Spec, Target, declared
-from reconciler.types.api import answer, document_name
+from reconciler.types.api import PERMISSIONS, answer, document_name, require
 from reconciler.types.proxmox.guest import TYPE as pve_guest
 from reconciler.types.proxmox.names import GuestName
 
@@ -66,7 +66,8 @@ def discover(target: Target) -> Discovery | None:
 
 
 def _discover(cluster: str) -> Discovery:
-    (reply,) = yield [Get("/cluster/resources", {"type": "vm"})]
+    rights, reply = yield [PERMISSIONS, Get("/cluster/resources", {"type": "vm"})]
+    require(rights, "all guests", ["/vms"], ("VM.Audit",))
     return [
         (document_name(cluster, str(row["vmid"])), {"cluster": cluster, "guest": str(row["vmid"])})
         for row in sorted(answer(reply, "guests"), key=lambda row: int(row["vmid"]))

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
-from reconciler.fields import HostSelector
+from reconciler.fields import Account, HostSelector
 from reconciler.kinds import file, package, service, user
 from reconciler.model import Document, Kind, Resource, Spec
+from reconciler.types.host.group import LAST_ID
+from reconciler.types.host.group import TYPE as host_group
 from reconciler.types.host.sysctl import TYPE as host_sysctl
 from reconciler.types.host.sysctl import SysctlKey, SysctlValue
 
 
+class GroupBody(Spec):
+    """One group of accounts."""
+
+    name: Account = Field(description="Its name. Who is in it, the accounts say with their `groups`.")
+    gid: int | None = Field(None, ge=0, le=LAST_ID, description="Its number; the next free one by default.")
+    system: bool = Field(False, description="A group for a service: it gets a number for system groups.")
+    ensure: Literal["present", "absent"] = Field("present", description="`absent` removes the group.")
+
+
 class HostProfileSpec(Spec):
-    """What hosts of one sort have in common: a bundle of files, packages, services, users and kernel parameters.
+    """What hosts of one sort have in common: files, packages, services, users, groups and kernel parameters.
 
     Each item is written as in the kind of its own: File, Package, Service, User. Hosts are best chosen by label, so
     that a new host gets the profile with its label.
@@ -40,9 +51,11 @@ class HostProfileSpec(Spec):
           files:
             - path: /etc/nginx/nginx.conf
               source: files/nginx.conf
+          groups:
+            - name: release
           users:
             - name: deploy
-              groups: [www-data]
+              groups: [www-data, release]
           sysctls:
             net.core.somaxconn: "4096"
     """
@@ -52,6 +65,7 @@ class HostProfileSpec(Spec):
     packages: tuple[package.PackageBody, ...] = Field((), description="Debian packages; see Package.")
     services: tuple[service.ServiceBody, ...] = Field((), description="systemd units; see Service.")
     users: tuple[user.UserBody, ...] = Field((), description="Accounts; see User.")
+    groups: tuple[GroupBody, ...] = Field((), description="Groups of accounts.")
     sysctls: dict[SysctlKey, SysctlValue] = Field(
         default_factory=dict, description="Kernel parameters, set now and at every boot: name to quoted value."
     )
@@ -71,6 +85,11 @@ def expand(document: Document[HostProfileSpec], catalog: Catalog) -> Iterable[Re
             yield from service.resources(host, unit, document, catalog)
         for account in spec.users:
             yield from user.resources(host, account, document, catalog)
+        for group in spec.groups:
+            if group.ensure == "absent":
+                yield host_group(host, absent=True, name=group.name)
+            else:
+                yield host_group(host, name=group.name, gid=group.gid, system=group.system)
         for key, value in spec.sysctls.items():
             yield host_sysctl(host, key=key, value=value)
 
@@ -78,9 +97,9 @@ def expand(document: Document[HostProfileSpec], catalog: Catalog) -> Iterable[Re
 def check(document: Document[HostProfileSpec], catalog: Catalog) -> Iterable[Problem]:
     """What the kinds say of their parts; and names, because here the document's own cannot stand in."""
     spec = document.spec
-    if not any((spec.files, spec.packages, spec.services, spec.users, spec.sysctls)):
+    if not any((spec.files, spec.packages, spec.services, spec.users, spec.groups, spec.sysctls)):
         message = "spec asks for nothing."
-        yield catalog.problem(document, ("spec",), message, "Add files, packages, services, users or sysctls.")
+        yield catalog.problem(document, ("spec",), message, "Add files, packages, services, users, groups or sysctls.")
     hosts = catalog.hosts(spec.hosts)
     for index, body in enumerate(spec.files):
         yield from file.problems(body, document, catalog, ("spec", "files", index))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -21,6 +22,7 @@ ServerUrl = Annotated[
         300,
     ),
 ]
+_LOOPBACK: Final = re.compile(r"http://(?:127\.0\.0\.1|\[::1\])(?::[0-9]+)?(?:/|$)")
 
 
 class KubernetesClusterSpec(Spec):
@@ -71,7 +73,7 @@ def check(document: Document[KubernetesClusterSpec], catalog: Catalog) -> Iterab
         name = "token" if spec.token is not None else "ca"
         message, fix = f"{name} goes with `server:`.", "A kubeconfig names its own."
         yield catalog.problem(document, ("spec", name), message, fix)
-    if spec.server is not None and spec.server.startswith("http:") and "://127.0.0.1" not in spec.server:
+    if spec.server is not None and spec.server.startswith("http:") and not _LOOPBACK.match(spec.server):
         message, fix = "would send the token in the clear.", "Write https://."
         yield catalog.problem(document, ("spec", "server"), message, fix)
 

@@ -12,7 +12,8 @@ from reconciler.errors import InvalidInput, Problem
 from reconciler.expand import Catalog
 from reconciler.fields import LocalPath, Ref
 from reconciler.load import parse
-from reconciler.model import Discovery, Document, Get, Kind, Resource, Spec, Target
+from reconciler.model import Discovery, Document, Get, Kind, Resource, Secret, Spec, Target
+from reconciler.secrets import is_reference
 from reconciler.types.api import document_name
 from reconciler.types.kubernetes import fieldpaths as paths
 from reconciler.types.kubernetes import places
@@ -97,6 +98,11 @@ def expand(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Iter
     problems: list[Problem] = []
     found: dict[str, Resource[Any]] = {}
     for path, where, manifest in manifests(document, catalog):
+        if path[1] == "files":
+            # What is written in the document itself is found by `check`.
+            for part, key in in_the_clear(manifest):
+                message = f"{where} has a secret in the clear: {part}.{key}."
+                problems.append(catalog.problem(document, path, message, _REFER))
         lacks = _lacking(manifest)
         if lacks:
             problems.append(catalog.problem(document, path, f"{where} has no {lacks}.", "Every object has one."))
@@ -184,10 +190,14 @@ def manifests(
 
 def _unpacked(one: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The items of a List, or the object itself."""
-    if one.get("kind") == "List" and isinstance(one.get("items"), list):
+    if _is_list(one):
         yield from (item for item in one["items"] if isinstance(item, Mapping))
     else:
         yield one
+
+
+def _is_list(one: Mapping[str, Any]) -> bool:
+    return one.get("kind") == "List" and isinstance(one.get("items"), list)
 
 
 def _files(
@@ -214,17 +224,27 @@ def check(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Itera
         message, fix = "has no objects.", "Add `objects:` or `files:`."
         yield catalog.problem(document, ("spec", "cluster"), message, fix)
     for index, one in enumerate(spec.objects):
-        if one.get("kind") != "Secret":
-            continue
-        for part in ("data", "stringData"):
-            values = one.get(part)
-            for key, value in values.items() if isinstance(values, Mapping) else ():
-                if isinstance(value, str) and not key.endswith((".crt", ".pub")) and value:
-                    message = f"has a secret in the clear: {part}.{key}."
-                    where = ("spec", "objects", index, part, key)
-                    yield catalog.problem(
-                        document, where, message, "Write `{secretRef: path/key}` under stringData, or use a ConfigMap."
-                    )
+        path: tuple[str | int, ...] = ("spec", "objects", index)
+        items = list(enumerate(one["items"])) if _is_list(one) else []
+        for where, inner in [(path, one), *(((*path, "items", number), item) for number, item in items)]:
+            for part, key in in_the_clear(inner):
+                message = f"has a secret in the clear: {part}.{key}."
+                yield catalog.problem(document, (*where, part, key), message, _REFER)
+
+
+_REFER: Final = "Write `{secretRef: path/key}` under stringData, or use a ConfigMap."
+
+
+def in_the_clear(manifest: Any) -> Iterator[tuple[str, str]]:
+    """Values of a Secret that are written down, which inventories and plans would keep: part and key of each."""
+    if not isinstance(manifest, Mapping) or manifest.get("kind") != "Secret":
+        return
+    for part in ("data", "stringData"):
+        values = manifest.get(part)
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            written = value is not None and value != "" and not is_reference(value) and not isinstance(value, Secret)
+            if written and not str(key).endswith((".crt", ".pub")):
+                yield part, str(key)
 
 
 # ------------------------------------------------------------------------------------------------ import

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -196,17 +196,37 @@ def check(document: Document[OtpServerSpec], catalog: Catalog) -> Iterable[Probl
 
     if spec.handle is not None and spec.handle not in spec.ksm_keys:
         yield problem(f"there is no key {spec.handle} in spec.ksmKeys.", "Add it, or name another handle.", "handle")
+    taken: set[tuple[IPv4Address | IPv6Address | None, str]] = set()
     for field, addresses in (("listen", spec.listen), ("ksmListen", spec.ksm_listen)):
         for index, text in enumerate(addresses):
             found = address(text)
+            listening = (found, text.rpartition(":")[2])
+            if found is not None and listening in taken:
+                yield problem(f"{text} is there twice, and can be listened on once.", "Keep one.", field, index)
+            taken.add(listening)
             if found is None:
                 yield problem(f"{text} is no address with a port.", "Write 127.0.0.1:8580.", field, index)
             elif field == "ksmListen" and not found.is_loopback:
                 message = f"{text} can be reached from elsewhere, and the key storage answers everybody."
                 yield problem(message, "Write an address of the host itself, such as 127.0.0.1:8002.", field, index)
+    for index, text in enumerate(spec.allow_from):
+        try:
+            ip_network(text)
+        except ValueError:
+            message = f"{text} is no network: with it, the server would not start."
+            yield problem(message, _network_like(text), "allowFrom", index)
     if spec.database is None and len(catalog.hosts(spec.hosts)) > 1:
         message = "each of several servers with a database of its own would accept the same OTP once."
         yield problem(message, "Name one host, or a PostgreSQL that they share in `database`.", "hosts")
+
+
+def _network_like(text: str) -> str:
+    """What somebody may have meant who wrote this."""
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        return "Write 192.0.2.0/24 or 2001:db8::/64."
+    return f"Write {meant}, or {text.partition('/')[0]}/{meant.max_prefixlen} for one address."
 
 
 def address(text: str) -> IPv4Address | IPv6Address | None:

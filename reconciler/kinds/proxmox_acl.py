@@ -11,7 +11,7 @@ from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.kinds.proxmox_user import Place, one_place
 from reconciler.model import Discovery, Document, Get, Kind, Resource, Target
-from reconciler.types.api import answer, document_name
+from reconciler.types.api import PERMISSIONS, answer, document_name, require
 from reconciler.types.backup.acl import TYPE as pbs_acl
 from reconciler.types.proxmox.acl import TYPE as pve_acl
 from reconciler.types.proxmox.names import AclPath, AnyRole, Principal
@@ -73,7 +73,9 @@ def discover(target: Target) -> Discovery | None:
 
 
 def _discover(target: str, place: str) -> Discovery:
-    (reply,) = yield [Get("/access/acl")]
+    rights, reply = yield [PERMISSIONS, Get("/access/acl")]
+    where = "/access" if place == "cluster" else "/access/acl"
+    require(rights, "the access list", [where], ("Sys.Audit", *["Permissions.Modify"] * (place == "cluster")))
     found = []
     for row in answer(reply, "the access list"):
         who = ("@" if row.get("type") == "group" else "") + row["ugid"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 from pathlib import PurePath
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -69,8 +71,13 @@ def expand(document: Document[Any], catalog: Catalog) -> Iterable[Resource[Any]]
 
 
 def check(document: Document[Any], catalog: Catalog) -> Iterable[Problem]:
-    """One way to log in, and one way to trust."""
+    """Addresses that can be one, one way to log in, and one way to trust."""
     spec: Login = document.spec
+    for index, endpoint in enumerate(spec.endpoints):
+        if not _is_address(endpoint):
+            message = f"{endpoint} is no address: the host or the port cannot be one."
+            fix = "Write https://HOST:PORT, an IPv6 address in brackets."
+            yield catalog.problem(document, ("spec", "endpoints", index), message, fix)
     if spec.password is not None and spec.token is not None:
         message, fix = "takes a token or a password, not both.", "Keep `token:` and `secret:`."
         yield catalog.problem(document, ("spec", "password"), message, fix)
@@ -83,6 +90,18 @@ def check(document: Document[Any], catalog: Catalog) -> Iterable[Problem]:
     if spec.fingerprint and len(spec.endpoints) > 1:
         message = "several endpoints have several certificates, and one fingerprint fits only one of them."
         yield catalog.problem(document, ("spec", "fingerprint"), message, "Write `ca:` with the cluster's CA instead.")
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether it has a host name or an IP address, and a port of 1 to 65535 or none."""
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname or "", parts.port
+        if "[" in parts.netloc:
+            IPv6Address(host)
+    except ValueError:
+        return False
+    return bool(host) and (":" not in host or "[" in parts.netloc) and port != 0
 
 
 def settings(document: Document[Any], service: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from reconciler.expand import Catalog
 from reconciler.fields import Line
 from reconciler.kinds.proxmox_user import Place, one_place
 from reconciler.model import Discovery, Document, Get, Kind, Resource, Target, declared
-from reconciler.types.api import answer, document_name, observe
+from reconciler.types.api import PERMISSIONS, answer, document_name, observe, require
 from reconciler.types.backup.token import TYPE as pbs_token
 from reconciler.types.proxmox.names import SecretName, TokenName, UserId
 from reconciler.types.proxmox.token import TYPE as pve_token
@@ -77,7 +77,11 @@ def discover(target: Target) -> Discovery | None:
 
 
 def _discover(target: str, place: str) -> Discovery:
-    (reply,) = yield [Get("/access/users", {"full": 1} if place == "cluster" else {"include_tokens": 1})]
+    rights, reply = yield [
+        PERMISSIONS,
+        Get("/access/users", {"full": 1} if place == "cluster" else {"include_tokens": 1}),
+    ]
+    require(rights, "all tokens", ["/access/users"], ("Sys.Audit", *["User.Modify"] * (place == "cluster")))
     model = (pve_token if place == "cluster" else pbs_token).spec
     found = []
     for user in answer(reply, "users"):

@@ -11,7 +11,7 @@ from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Duration, Line, Ref, seconds
 from reconciler.model import Discovery, Document, Get, Kind, Resource, Spec, Target, declared
-from reconciler.types.api import answer, observe
+from reconciler.types.api import PERMISSIONS, answer, observe, require
 from reconciler.types.proxmox.names import GuestName, NodeName, Schedule
 from reconciler.types.proxmox.replication import LIST, Replication
 from reconciler.types.proxmox.replication import TYPE as pve_replication
@@ -80,7 +80,8 @@ def discover(target: Target) -> Discovery | None:
 
 
 def _discover(cluster: str) -> Discovery:
-    (reply,) = yield [Get(LIST)]
+    rights, reply = yield [PERMISSIONS, Get(LIST)]
+    require(rights, "all replication jobs", ["/vms"], ("VM.Audit",))
     documents: list[tuple[str, Mapping[str, Any]]] = []
     for row in answer(reply, "replication jobs"):
         state = observe(Replication, row) or {}

@@ -114,12 +114,12 @@ def expand(document: Document[ServiceCertificateSpec], catalog: Catalog) -> Iter
     if spec.route:
         yield _object(spec, "route.openshift.io/v1", "Route", _route(spec, spec.route, authority))
     audited: dict[str, Any] = {"clients": spec.clients} if spec.clients else {}
-    if spec.ca_bundle:
+    if spec.ca_bundle and not authority:
         audited["ca_bundle"] = spec.ca_bundle
     if spec.route:
         audited["route"] = spec.route.name or spec.service
     if authority:
-        audited["own_ca"] = True
+        audited["authority"] = authority
     yield kubernetes_serving_health(
         spec.cluster,
         **place,

@@ -96,7 +96,7 @@ def identities(environ: Mapping[str, str]) -> Identities:
                 left_out.append(reason)
                 return
             public = file.with_name(f"{file.name}.pub")
-            recipients.append(" ".join(public.read_text().split()[:2]) if public.is_file() else str(file))
+            recipients.append(bare(public.read_text()) if public.is_file() else str(file))
         else:
             take(content.decode("utf-8", "replace"), str(file))
 
@@ -138,6 +138,11 @@ def check_recipient(text: str) -> str:
     """
     _recipient(text)
     return text
+
+
+def bare(recipient: str) -> str:
+    """A recipient without the comment that public keys of SSH end in: what to compare."""
+    return " ".join(recipient.split()[:2])
 
 
 def is_recipient(text: str) -> bool:

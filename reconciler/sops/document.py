@@ -186,6 +186,11 @@ class Opened:
     def __repr__(self) -> str:
         return f"Opened({self._encrypted.file})"
 
+    @property
+    def recipients(self) -> list[str]:
+        """For whom the file is encrypted by age."""
+        return self._encrypted.recipients
+
     def _verify(self) -> None:
         metadata = self._encrypted.metadata
         place = self._text.position((METADATA_KEY, "mac"))
@@ -294,8 +299,11 @@ class Opened:
                 f"{self._encrypted.file} is also encrypted by {', '.join(self._encrypted.other_keys)}: a new data key "
                 "cannot be wrapped for that. Use `sops rotate`, or remove it there first."
             )
+        readers = self.recipients if recipients is None else recipients
+        if not readers:
+            raise SecretError(f"{self._encrypted.file} would be encrypted for nobody.")
         key = os.urandom(KEY_BYTES)
-        entries = age.wrap(key, self._encrypted.recipients if recipients is None else recipients)
+        entries = age.wrap(key, readers)
         sealed, values = _sealed(self.plaintext(), self._encrypted.file, self._encrypted.rule, key, {})
         metadata = {**self._encrypted.metadata, "age": entries}
         text = parse(sealed, self._encrypted.file).edited({}, None, metadata)
@@ -304,6 +312,9 @@ class Opened:
     def with_recipients(self, added: Sequence[str]) -> str:
         """The file with its data key wrapped for more recipients. Everything else stays as it is."""
         self._writable()
+        added = [recipient for recipient in added if recipient not in map(age.bare, self.recipients)]
+        if not added:
+            return self._text.text
         entries = [*self._encrypted.entries, *age.wrap(self._key, added)]
         text = self._text.edited({}, None, {**self._encrypted.metadata, "age": entries})
         return self._closed(text, self.values, self._key, touch=False)
@@ -381,10 +392,12 @@ def _sealed(
         value = values[leaf.path] = leaf.written
         if not rule.encrypts(leaf.path) or value.type == "null":
             continue
-        if value.type == "time" or (value.type != "str" and leaf.source not in ("", value.shown)):
+        large = value.type == "int" and not -(2**63) <= int(value.text) < 2**63  # more than sops can read back
+        if value.type == "time" or large or (value.type != "str" and leaf.source not in ("", value.shown)):
             what = {"time": "a date", "bool": "true or false"}.get(value.type, f"the number {value.shown}")
             message = f"{dotted(leaf.path)} would be read as {what}."
-            problems.append(Problem(message, f'Quote it: "{leaf.source}".', position=text.position(leaf.path)))
+            fix = f'Quote it: "{leaf.source or value.shown}".'
+            problems.append(Problem(message, fix, position=text.position(leaf.path)))
         bound_to = additional_data(leaf.path)
         edits[leaf.path] = Scalar("str", known.get((bound_to, value)) or encrypt(value, key, bound_to))
     if problems:

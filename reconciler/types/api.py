@@ -264,8 +264,14 @@ class Entries(Generic[S]):
 
         Args:
             named: which rows count; others are built in.
+
+        Raises:
+            ProbeFailed: the login may not see all of them.
         """
-        (reply,) = yield [Get(self.listing, self.params or {})]
+        rights, reply = yield [PERMISSIONS, Get(self.listing, self.params or {})]
+        # What lies above the paths of all entries: an entry without a name says which.
+        nameless: Any = self.spec.model_construct(None, **{self.key.replace("-", "_"): ""})
+        require(rights, f"all {self.what}", [self.acl(nameless).rstrip("/") or "/"], self.privileges)
         defaults = {alias: api.default for alias, api in self.fields().values()}
         found = []
         for row in sorted(answer(reply, self.what), key=lambda row: str(row[self.key])):

@@ -142,6 +142,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         KERNEL.format(at=1700000001, n=7, v="DENIED", op="open", p="app", rest=opened("/srv/k")),
         {"files": [{"path": "/srv/k", "access": "r"}]},
     ),
+    "a name that no document can hold": (
+        record("open", f'name={b"/srv/a".hex().upper()}22620A63FF requested_mask="r" denied_mask="r"'),
+        {"files": [{"path": "/srv/a?b?c?", "access": "r"}]},
+    ),
+    "an open file's number": (
+        record("open", opened("/proc/17/fdinfo/12")),
+        {"files": [{"path": "@{PROC}/@{pid}/fdinfo/[0-9]*", "access": "r", "owner": True}]},
+    ),
+    "a change of profile without a target": (
+        record("change_onexec", 'info="label not found" error=-2 name="other"'),
+        {"extraRules": ["change_profile -> other"]},
+    ),
+    "the same name in a container's namespace": (record("open", 'namespace="root//ct" ' + opened("/etc/x")), {}),
     "another profile's": (record("open", opened("/srv/x"), p="application"), {}),
     "a child's": (record("open", opened("/srv/x"), p="app//child"), {}),
     "the status of a load": ('type=AVC msg=audit(1.1:1): apparmor="STATUS" operation="profile_load" name="app"', {}),
@@ -196,6 +209,16 @@ def test_what_the_profile_denies_on_purpose_is_not_proposed() -> None:
     found = proposals(record("open", opened("/etc/shadow"), v="DENIED"))
     assert found.proposals == []
     assert "the profile denies it" in found.unclear[0]
+
+
+def test_what_becomes_no_rule_says_why() -> None:
+    """A socket of a mount that the process does not see: the profile needs a flag, not a rule."""
+    why = 'info="Failed name lookup - disconnected path" error=-13 '
+    found = proposals(record("sendmsg", why + opened("run/systemd/journal/dev-log", "w")))
+    assert found.proposals == []
+    assert found.unclear == [
+        "allowed w sendmsg run/systemd/journal/dev-log by app: Failed name lookup - disconnected path"
+    ]
 
 
 def test_a_child_has_suggestions_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -119,6 +120,16 @@ def test_a_bad_plan_file_changes_nothing(repo: Path, cli: Cli, edit: Callable[[s
     status, _, err = cli("apply", "plan.json", "--yes")
     assert status == 1
     assert message in err
+    assert not (repo / "web1/etc/motd").exists()
+
+
+@pytest.mark.parametrize("option", [["--target", "web1"], ["--exclude", "web1"], ["--images", "x"], ["--force"]])
+def test_a_plan_file_is_not_reshaped_by_options(repo: Path, cli: Cli, option: list[str]) -> None:
+    """Whoever believes that only a part is applied, or that it is a rehearsal, must not change everything."""
+    cli("plan", "-o", "plan.json")
+    status, _, err = cli("apply", "plan.json", "--yes", *option)
+    assert status == 1
+    assert err == f"{option[0]} does not go with a plan file. Give it to `plan -o` instead.\n"
     assert not (repo / "web1/etc/motd").exists()
 
 
@@ -256,6 +267,24 @@ def test_wrong_usage_is_an_error_not_a_change(cli: Cli) -> None:
     assert status == 1
     assert "No such option" in err
     assert cli("no-such-command")[0] == 1
+
+
+def test_what_may_not_be_read_is_an_error_without_a_traceback(
+    repo: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists, is_file = Path.exists, Path.is_file
+
+    def refuse(path: Path) -> None:
+        if "closed" in path.parts or path.name == "state.db":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", lambda path: refuse(path) or exists(path))
+    monkeypatch.setattr(Path, "is_file", lambda path: refuse(path) or is_file(path))
+    assert cli("validate", "closed/x")[::2] == (1, "closed/x: Permission denied.\n")
+    status, out, _ = cli("validate", "closed/x", "--output", "json")
+    assert (status, json.loads(out)["problems"]) == (1, [{"message": "closed/x: Permission denied."}])
+    status, _, err = cli("plan")
+    assert (status, err) == (1, f"the state folder {repo}/.reconciler cannot be read: Permission denied.\n")
 
 
 def test_text_from_a_host_cannot_steer_the_terminal(repo: Path, cli: Cli) -> None:

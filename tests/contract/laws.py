@@ -163,6 +163,20 @@ def obey(subject: Subject, name: str, entry: Mapping[str, Any]) -> None:
         subject.settle(gone)
 
 
+def prune_together(subject: Subject) -> None:
+    """What goes by the deletion of something else is gone: `userdel` takes the group of the same name with it."""
+    kinds = default().type_of("host.user"), default().type_of("host.group")
+    wanted = [resource(kind, {"name": "law-pair"}) for kind in kinds]
+    made = subject.plan(*wanted)
+    assert [c.address.partition("[")[0] for c in made.changes] == ["host.group", "host.user"]
+    assert subject.apply(made).ok
+    gone = subject.plan(*(resource(kind, {"name": "law-pair"}, absent=True) for kind in kinds))
+    assert [c.address.partition("[")[0] for c in gone.changes] == ["host.user", "host.group"]
+    result = subject.apply(gone)
+    assert result.ok, result.ended
+    assert not subject.plan(*(resource(kind, {"name": "law-pair"}, absent=True) for kind in kinds)).changes
+
+
 def examine(subject: Subject, name: str, entry: Mapping[str, Any]) -> None:
     """One entry of `audit`: what it finds is shown, and nothing is changed."""
     kind = default().type_of(name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.laws import Subject, examine, law_ids, laws, obey
+from tests.contract.laws import Subject, examine, law_ids, laws, obey, prune_together
 
 pytestmark = pytest.mark.lab
 
@@ -26,3 +26,7 @@ def test_audits_find_what_is_wrong_and_change_nothing(
     name: str, entry: Mapping[str, Any], subject_host: Subject
 ) -> None:
     examine(subject_host, name, entry)
+
+
+def test_an_account_and_its_group_go_in_one_apply(subject_host: Subject) -> None:
+    prune_together(subject_host)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.laws import Subject, examine, image, law_ids, laws, obey
+from tests.contract.laws import Subject, examine, image, law_ids, laws, obey, prune_together
 
 LAWS, AUDITS = laws("laws", "image"), laws("audit", "image")
 
@@ -28,3 +28,7 @@ def test_what_is_applied_holds_and_drift_is_repaired(name: str, entry: Mapping[s
 @pytest.mark.parametrize(("name", "entry"), AUDITS, ids=law_ids(AUDITS))
 def test_audits_find_what_is_wrong_and_change_nothing(name: str, entry: Mapping[str, Any], subject: Subject) -> None:
     examine(subject, name, entry)
+
+
+def test_an_account_and_its_group_go_in_one_apply(subject: Subject) -> None:
+    prune_together(subject)

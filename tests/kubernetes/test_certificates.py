@@ -190,3 +190,48 @@ def test_a_key_that_is_not_the_cas_is_refused_without_being_shown() -> None:
     assert "PRIVATE" not in str(caught.value)
     with pytest.raises(SecretError, match="cannot be used"):
         issue(authority, "no key", ["a.b.svc"], 10)
+
+
+OWN = (
+    "cluster: prod, namespace: web, service: web, clients: [theirs], "
+    "issuer: {certificate: ca.pem, key: {secretRef: 'env:CA_KEY'}}"
+)
+
+
+def test_a_ca_of_ones_own_is_not_measured_by_openshifts(one: World) -> None:
+    """OpenShift keeps its own CA in each namespace; what another CA signed is not older than it."""
+    authority = (FIXTURES / "contract-ca.pem").read_text()
+    one.environ["CA_KEY"] = (FIXTURES / "contract-ca-key.pem").read_text()
+    inject = {"name": "openshift-service-ca.crt", "namespace": "web", "annotations": {f"{BETA}inject-cabundle": "true"}}
+    one.cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": inject})
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs", "namespace": "web"}}
+    one.cluster.apply({**theirs, "data": {"ca.crt": authority}})
+    one.write(objects(WEB, PODS), document("ServiceCertificate", "web", OWN), **{"ca.pem": authority})
+    one.settle()
+    assert rules(one) == []
+    # Clients are looked at without a bundle of ours, too.
+    one.cluster.apply({**theirs, "data": {"ca.crt": "rubbish"}})
+    (found,) = one.plan().findings
+    assert found.rule == "client-breaks"
+    assert "inject-cabundle" not in found.fix
+
+
+def test_a_certificate_for_a_service_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with world(tmp_path) as plain:
+        plain.environ["CA_KEY"] = (FIXTURES / "contract-ca-key.pem").read_text()
+        authority = (FIXTURES / "contract-ca.pem").read_text()
+        plain.write(document("ServiceCertificate", "web", OWN), **{"ca.pem": authority})
+        assert rules(plain) == []
+        assert plain.apply().ok
+        assert rules(plain) == ["no-service"]
+
+
+def test_what_may_not_be_read_is_not_called_absent(one: World) -> None:
+    one.write(objects(WEB, PODS), CERTIFICATE)
+    one.settle()
+    copy_of_the_bundle(one)
+    one.cluster.fail_request("GET", "/configmaps/copy", status=403)
+    made = one.plan()
+    assert not made.findings
+    (reason,) = made.unknown.values()
+    assert "the login may not show the certificate of web/web" in reason

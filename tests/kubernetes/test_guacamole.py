@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reconciler.kinds.guacamole_app import GuacamoleAppSpec, user_mapping
+from reconciler.kinds.guacamole_app import GuacamoleAppSpec, properties, user_mapping
 from reconciler.model import Outcome
 from reconciler.secrets import Secrets
 from tests.kubernetes.world import PASSWORD, World, document, outcomes, world
@@ -136,6 +136,21 @@ def test_no_text_breaks_the_file_by_which_everybody_logs_in(evil: str) -> None:
     assert found["title"] == found["password"] == evil
 
 
+def test_a_parameter_that_is_secret_comes_back_with_its_line_ends() -> None:
+    """Such as a key of SSH from Windows."""
+    spec = GuacamoleAppSpec.model_validate(
+        {
+            "cluster": "prod",
+            "app": {"image": "kate"},
+            "users": [{"name": "a", "password": {"secretRef": "env:P"}}],
+            "connection": {"protocol": "ssh", "parameters": {"private-key": {"secretRef": "env:K"}}},
+        }
+    )
+    text = Secrets(lambda: b"k" * 32, {"P": "p", "K": "a\r\nb\n"}).reveal(user_mapping(spec, "kate"))
+    found = {p.attrib["name"]: p.text for p in ElementTree.fromstring(text).iter("param")}
+    assert found["private-key"] == "a\r\nb\n"
+
+
 def test_a_secret_that_xml_cannot_hold_stops_before_anything_is_changed(one: World) -> None:
     one.environ["VNC"] = "a\x01b"
     more = ", connection: {parameters: {password: {secretRef: 'env:VNC'}}}"
@@ -161,3 +176,58 @@ def test_each_field_that_somebody_else_changed_is_named_and_repaired(one: World)
     )
     result = one.settle()
     assert set(outcomes(result).values()) == {Outcome.DONE}
+
+
+def test_the_program_gets_a_secret_by_its_environment(one: World) -> None:
+    """Such as the password of its VNC server, which Guacamole sends."""
+    inside = "app: {env: {VNC_PASSWORD: {secretRef: 'env:PASSWORD'}, SIZE: big}, "
+    more = ", connection: {parameters: {password: {secretRef: 'env:PASSWORD'}}}"
+    one.write(document("GuacamoleApp", "kate", SPEC.replace("app: {", inside) + more))
+    one.settle()
+    size, password = pod(one)["spec"]["containers"][2]["env"]
+    assert size == {"name": "SIZE", "value": "big"}
+    assert files(one)[password["valueFrom"]["secretKeyRef"]["key"]] == PASSWORD
+    assert PASSWORD not in repr(one.live(DEPLOYMENT))
+    before = pod(one)["metadata"]["annotations"]
+    one.environ["PASSWORD"] = "another-secret"
+    one.settle()
+    assert pod(one)["metadata"]["annotations"] != before
+
+
+def test_a_secret_property_comes_by_the_environment_and_pods_roll_with_it(one: World) -> None:
+    more = ", properties: {ldap-search-bind-password: {secretRef: 'env:PASSWORD'}}"
+    one.write(document("GuacamoleApp", "kate", SPEC + more))
+    one.settle()
+    (found,) = [e for e in pod(one)["spec"]["containers"][0]["env"] if e["name"] == "LDAP_SEARCH_BIND_PASSWORD"]
+    key = found["valueFrom"]["secretKeyRef"]
+    assert files(one)[key["key"]] == PASSWORD
+    assert PASSWORD not in files(one)["guacamole.properties"]
+    assert PASSWORD not in repr(one.live(DEPLOYMENT))
+    before = pod(one)["metadata"]["annotations"]
+    one.environ["PASSWORD"] = "another-secret"
+    one.settle()
+    assert pod(one)["metadata"]["annotations"] != before
+
+
+def test_without_a_secret_among_them_the_mark_of_the_properties_is_the_same_whoever_applies(one: World) -> None:
+    """Otherwise each fresh state folder, as in CI, would restart the program."""
+    one.write(document("GuacamoleApp", "kate", SPEC))
+    one.settle()
+    elsewhere = World(one.folder / "elsewhere", one.cluster)
+    elsewhere.write(document("GuacamoleApp", "kate", SPEC))
+    elsewhere.assert_nothing_to_do()
+
+
+def test_an_empty_password_lets_nobody_in(one: World) -> None:
+    one.environ["PASSWORD"] = ""
+    one.write(document("GuacamoleApp", "kate", SPEC))
+    made = one.plan()
+    assert any("env:PASSWORD is not a password: it is empty" in reason for reason in made.unknown.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "line"), [(" x", "k: \\ x"), ("C:\\x", "k: C:\\\\x"), ("ü", "k: \\u00fc"), ("a ", "k: a ")]
+)
+def test_properties_are_read_back_as_they_were_written(value: str, line: str) -> None:
+    spec = GuacamoleAppSpec.model_validate({"cluster": "prod", "app": {"image": "kate"}, "properties": {"k": value}})
+    assert properties(spec).splitlines()[1] == line

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import btrfs
 from tests.lab.hosts import Lab, LabHost
 from tests.lab.prepare import missing
 
@@ -37,3 +38,17 @@ def pristine(lab: Lab) -> Callable[..., LabHost]:
     Ask for it in each test that needs it: nothing is reset for those that do not.
     """
     return lab.fresh
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """A Btrfs for the tests of snapshots: the image, and where it is mounted."""
+    with btrfs.file_system(tmp_path_factory.mktemp("btrfs")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def nas(disk: tuple[Path, Path]) -> Iterator[LabHost]:
+    """A host with that Btrfs."""
+    with btrfs.host_on(disk[1]) as host:
+        yield host

@@ -324,7 +324,7 @@ def soaking(site: Site) -> tuple[Site, Callable[..., None]]:
 
     def clock(loaded: float, begins: float, *accesses: tuple[float, str]) -> None:
         now = int(site.host.run("date +%s").stdout)
-        digest, phase, _ = site.host.read(RECORD).split()
+        digest, phase, *_ = site.host.read(RECORD).split()
         site.host.write(RECORD, f"{digest} {phase} {now - int(loaded * HOUR)}\n")
         start = f'type=AVC msg=audit({now - int(begins * HOUR)}.001:7): apparmor="STATUS" operation="profile_load"\n'
         lines = [access(now - int(ago * HOUR), profile) for ago, profile in accesses]
@@ -366,6 +366,18 @@ def test_a_soak_ends_when_the_log_was_quiet_long_enough(soaking: tuple[Site, Cal
     assert site.host.read(RECORD).split()[1] == "enforce"
 
 
+def test_a_clock_that_jumps_ahead_ends_no_soak(soaking: tuple[Site, Callable[..., None]]) -> None:
+    """The host has not been up for as long as its clock says. After a reboot, only the clock is left."""
+    site, clock = soaking
+    words = site.host.read(RECORD).split()
+    assert len(words) == 5
+    clock(100, 200)
+    site.host.write(RECORD, f"{' '.join([*site.host.read(RECORD).split(), *words[3:]])}\n")
+    assert site.plan().empty
+    site.host.reboot()
+    assert [c.changed for c in site.plan().changes] == [{"mode"}]
+
+
 def test_what_has_soaked_is_not_sent_back(soaking: tuple[Site, Callable[..., None]]) -> None:
     """Neither by hand nor by a new text; but a new text during the soak begins a new one."""
     site, clock = soaking
@@ -374,7 +386,7 @@ def test_what_has_soaked_is_not_sent_back(soaking: tuple[Site, Callable[..., Non
     (change,) = site.plan().changes
     assert change.changed == {"mode", "text"}
     site.apply()
-    digest, phase, at = site.host.read(RECORD).split()
+    digest, phase, at, *_ = site.host.read(RECORD).split()
     assert phase == "complain"
     assert int(at) > int(site.host.run("date +%s").stdout) - HOUR, "the clock begins anew"
     clock(25, 200)

@@ -75,7 +75,37 @@ def test_what_needs_a_person_is_left_alone(text: str) -> None:
 def test_edits_that_do_not_fit_do_nothing() -> None:
     assert apply("a\n", [Replace(5, "a", "b")]) is None
     assert apply("a\n", [Replace(1, "x", "b")]) is None
-    assert apply("a", [Insert(1, "b")]) == "a\nb\n"
+    assert apply("FROM a", [Insert(1, "USER 1")]) == "FROM a\nUSER 1\n"
+
+
+@pytest.mark.parametrize("end", ["\\", "\\\n", "\\\n# more\n"])
+def test_nothing_is_put_after_a_line_that_goes_on(end: str) -> None:
+    """It would become a part of that instruction."""
+    text = f"FROM x\nRUN echo a {end}"
+    assert mended(text) == (text, [])
+
+
+def test_each_line_keeps_its_own_end() -> None:
+    text = "FROM x\r\nRUN echo a\nUSER 3000\r\nCMD x\n"
+    after, _ = mended(text)
+    assert [line for line in after.splitlines(keepends=True) if line in text.splitlines(keepends=True)] == [
+        "FROM x\r\n",
+        "RUN echo a\n",
+        "CMD x\n",
+    ]
+    assert "USER 3000:0\r\n" in after
+    assert mended("FROM x\r\nENV HOME=/tmp")[0] == "FROM x\r\nENV HOME=/tmp\r\nUSER 1001:0\r\n"
+
+
+def test_a_container_that_is_root_on_purpose_is_not_kept_from_starting() -> None:
+    text = (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n    - name: a\n      image: x\n"
+        "      securityContext:\n        runAsUser: 0\n"
+    )
+    after, done = mend(text, lambda now: workloads.examine("x.yaml", now))
+    assert "runAsNonRoot" not in after
+    assert "run-as-non-root" not in [flaw.rule for flaw in done]
+    assert "allowPrivilegeEscalation: false" in after
 
 
 POD = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -266,6 +267,7 @@ class TestImport:
             (["k.csv", "--server", "opt"], "there is no OtpServer opt. Did you mean otp?"),
             (["k.csv", "--server", "otp", "--to", "../x.yaml"], "lies outside the desired state"),
             (["k.csv", "--server", "otp", "--to", "desired-state/all.yaml"], "exists already"),
+            (["k.csv", "--server", "otp", "--to", "desired-state/all.yaml/x.yaml"], "cannot be made: "),
             (["k.csv", "--server", "otp", "--secrets", "../../etc"], "is no place for a secret"),
             (["latin.csv", "--server", "otp"], "is not UTF-8 text"),
         ],
@@ -278,6 +280,23 @@ class TestImport:
         assert (status, out) == (1, "")
         assert message in err
         assert sorted((repo / "desired-state").rglob("*")) == before
+
+    def test_a_full_disk_leaves_no_half(self, repo: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Neither documents without secrets, nor secrets without documents, nor half a file."""
+        (repo / "k.csv").write_text(ksm(f"1,{PUBLIC_ID},{UID},{KEY},,,,"))
+        (repo / "desired-state/yubikeys").mkdir()
+        before = {p: p.read_bytes() for p in repo.rglob("*") if p.is_file()}
+
+        def full(handle: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            for argv in (["import", "k.csv", "--server", "otp"], ["qr", "vpn", "--svg", "a.svg"]):
+                status, _, err = cli("otp", *argv)
+                assert (status, "cannot be written: No space left on device" in err) == (1, True)
+                assert {p: p.read_bytes() for p in repo.rglob("*") if p.is_file()} == before
+        assert cli("otp", "import", "k.csv", "--server", "otp")[0] == 0
 
     def test_json(self, repo: Path, cli: Cli) -> None:
         (repo / "k.csv").write_text("LOGGING START,x 1\n" + log("Yubico OTP,x"))

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +360,36 @@ class TestApply:
         site.set_up(key)
         site.apply(clients=[{"id": 7, "notes": notes}], keys=[key_document(key, notes=notes)])
         assert site.row(key)["notes"] == site.present()["clients"][0]["notes"] == notes
+
+
+class TestSeveralServers:
+    """On one PostgreSQL, each applies the same document to an empty database in the same moment."""
+
+    HOSTS = 4
+
+    def test_each_is_done(
+        self, make: Callable[..., Installation], key: SoftwareYubiKey, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        first = make("postgresql")
+        hosts = [Installation(tmp_path_factory.mktemp("host"), first.url) for _ in range(self.HOSTS)]
+        keys = [key, *(SoftwareYubiKey.new() for _ in range(20))]
+        together = threading.Barrier(self.HOSTS)
+
+        def one(host: Installation) -> None:
+            together.wait()
+            host.set_up(*keys)
+
+        try:
+            with ThreadPoolExecutor(self.HOSTS) as pool:
+                list(pool.map(one, hosts))
+            otp = key.press()
+            assert [ask(host.validator(), otp, f"{n:032d}").status for n, host in enumerate(hosts)] == [
+                Status.OK,
+                *[Status.REPLAYED_OTP] * (self.HOSTS - 1),
+            ]
+        finally:
+            for host in hosts:
+                host.close()
 
 
 class TestOldInstallation:

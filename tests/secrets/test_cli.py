@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -398,6 +399,63 @@ def test_recipients(repo: Path, home: Path, cli: Cli, monkeypatch: pytest.Monkey
     assert "no recipient that we can encrypt for" in cli("secrets", "recipients", "add", "age1nonsense")[2]
     assert "is a private identity" in cli("secrets", "recipients", "add", private)[2]
     assert private not in cli("secrets", "recipients", "add", private)[2]
+
+
+def test_who_is_added_while_another_is_removed_stays(repo: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("secrets", "init")
+    feed(monkeypatch, "hunter22")
+    cli("secrets", "set", "web/token")
+    leaves, (private, comes) = age.new_identity()[1], age.new_identity()
+    cli("secrets", "recipients", "add", leaves)
+    replace = SecretStore.replace
+
+    def slow(store: SecretStore, *arguments: Any) -> bool:
+        replace(SecretStore(store.root), arguments[0], lambda opened: opened.with_recipients([comes]))
+        return replace(store, *arguments)
+
+    monkeypatch.setattr(SecretStore, "replace", slow)
+    assert cli("secrets", "recipients", "remove", leaves, "web")[0] == 0
+    assert SecretStore(repo / "desired-state", {"SOPS_AGE_KEY": private}).value("web/token") == "hunter22"
+
+
+def test_recipients_of_ssh_are_known_with_and_without_their_comment(
+    repo: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """sops writes them into files as they stand in .sops.yaml, often with the comment."""
+    cli("secrets", "init")
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "alice@desk", "-f", tmp_path / "k"], check=True
+    )
+    public = (tmp_path / "k.pub").read_text().strip()
+    assert public.endswith(" alice@desk")
+    config = repo / "desired-state/.sops.yaml"
+    config.write_text(f"{config.read_text().rstrip()},{public}\n")
+    feed(monkeypatch, "hunter22")
+    cli("secrets", "set", "web/token")
+    file = repo / "desired-state/secrets/web.sops.yaml"
+    before = (file.read_bytes(), config.read_bytes())
+    assert "alice@desk" in file.read_text()
+    status, out, _ = cli("secrets", "recipients", "add", public)
+    assert (status, out) == (0, "No file was changed.\n")
+    assert (file.read_bytes(), config.read_bytes()) == before
+    assert cli("secrets", "recipients", "remove", public)[0] == 0
+    assert "ssh-ed25519" not in file.read_text() + config.read_text()
+
+
+def test_an_identity_is_made_whole_or_not(repo: Path, home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of one would keep the next `init` from making another."""
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        status, _, err = cli("secrets", "init")
+    assert (status, "keys.txt cannot be written: No space left on device" in err) == (1, True)
+    assert list((home / ".config/sops/age").iterdir()) == []
+    assert not (repo / "desired-state/.sops.yaml").exists()
+    assert cli("secrets", "init")[0] == 0
+    assert stat.S_IMODE((home / ".config/sops/age/keys.txt").stat().st_mode) == 0o600
 
 
 def test_a_tampered_store_is_told_with_file_and_key(repo: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,9 @@ def test_more_and_fewer_recipients() -> None:
     assert not {line for line in both.splitlines() if "ENC[" in line} & set(rotated.splitlines())
     alone = opened(rotated).rotated([PUBLIC])
     assert opened(alone).values == opened(first).values
+    assert opened(both).with_recipients([public]) == both, "somebody else was faster"
+    with pytest.raises(SecretError, match="would be encrypted for nobody"):
+        opened(both).rotated([])
     with pytest.raises(SecretError, match=f"is encrypted for {PUBLIC}, and no identity of yours \\({public}\\) opens"):
         Encrypted(alone, "x").unlock(lambda: other)
 
@@ -331,6 +334,8 @@ def test_only_encrypted_values_count_where_the_file_says_so() -> None:
         ("a: !vault x\n", "has the tag !vault"),
         ("pin: 0123\n", r'x:1:1: pin would be read as the number 83\. Quote it: "0123"'),
         ("day: 2026-11-22\n", r"day would be read as a date"),
+        ("n: 9223372036854775808\n", r'n would be read as the number 9223372036854775808\. Quote it: "92233'),
+        ("n: -9223372036854775809\n", r"n would be read as the number -9223372036854775809"),
         ("sops: {a: 1}\n", r"the key sops is reserved"),
         ("a: [1\n", "is not YAML"),
         ("a:\n\t- b\n", "is not YAML"),

@@ -44,7 +44,6 @@ FORMS = {"hourly": "%Y-%m-%d %H %z", "daily": "%Y-%m-%d", "weekly": "%G-%V", "mo
 
 def oracle(now: int, snapshots: Collection[Snapshot], policy: Policy) -> set[str]:
     """Names of what stays, straight from the words: for each snapshot, does it have a right to stay?"""
-    # `is_newer(a, b)`: a comes after b.
     ours = [s for s in snapshots if not s.foreign and s.created <= now]
     rank = {s.name: i for i, s in enumerate(sorted(ours, key=lambda s: (s.created, s.name)))}
     texts = {
@@ -53,7 +52,9 @@ def oracle(now: int, snapshots: Collection[Snapshot], policy: Policy) -> set[str
     }
 
     def by_rule(one: Snapshot) -> bool:
-        newer = [s for s in ours if rank[s.name] > rank[one.name]]
+        if one.aside:
+            return False
+        newer = [s for s in ours if rank[s.name] > rank[one.name] and not s.aside]
         if len(newer) < policy.last:
             return True
         for rule in PERIODS:
@@ -64,11 +65,13 @@ def oracle(now: int, snapshots: Collection[Snapshot], policy: Policy) -> set[str
         return False
 
     rules = any(getattr(policy, rule) for rule in ("last", *PERIODS))
-    newest = max(rank, key=lambda name: rank[name], default=None)
+    newest = {
+        max(names, key=lambda name: rank[name], default=None) for names in (rank, [s.name for s in ours if not s.aside])
+    }
     strong = {
         s.name
         for s in snapshots
-        if s.foreign or s.locked or s.parent or s.created > now or now - s.created < policy.min_age or s.name == newest
+        if s.foreign or s.locked or s.parent or s.created > now or now - s.created < policy.min_age or s.name in newest
     }
     stay = {s.name for s in ours if s.name in strong or not rules or by_rule(s)}
     for one in sorted(ours, key=lambda s: rank[s.name]):
@@ -97,7 +100,7 @@ histories = st.lists(
         st.just(""),
         moments,
         st.one_of(st.none(), st.integers(0, 10)),
-        *[st.sampled_from([False, False, False, True])] * 3,
+        *[st.sampled_from([False, False, False, True])] * 4,
     ),
     max_size=30,
 ).map(lambda found: [replace(s, name=f"s{i}") for i, s in enumerate(found)])
@@ -131,10 +134,11 @@ def test_what_must_never_go_never_goes(now: int, history: list[Snapshot], policy
         assert verdict.kept or not must
         assert verdict.reasons
     ours = [v for v in verdicts if not v.snapshot.foreign and v.snapshot.created <= now]
-    if ours:
-        assert ours[0].kept
-        assert ours[0].protected
-        assert ours[0].snapshot.created == max(v.snapshot.created for v in ours)
+    for newest in (ours, [v for v in ours if not v.snapshot.aside]):
+        if newest:
+            assert newest[0].kept
+            assert newest[0].protected
+            assert newest[0].snapshot.created == max(v.snapshot.created for v in newest)
     gone = {s.name for s in sacrifices(verdicts)}
     assert not gone & {v.snapshot.name for v in verdicts if v.protected or not v.kept}
 
@@ -205,6 +209,15 @@ def test_limits_take_the_oldest_and_spare_what_is_protected() -> None:
     assert kept(600, history, Policy(max_bytes=30)) == {"s0", "s4", "s5"}
     unknown = [replace(s, size=None) for s in history]
     assert kept(600, unknown, Policy(max_bytes=30)) == {s.name for s in unknown}, "nobody knows how large they are"
+
+
+def test_what_a_restore_put_aside_takes_no_good_ones_place() -> None:
+    """It may show spoilt files: the newest good one of the day stays beside it, and it goes when it is unlocked."""
+    history = [Snapshot("good", 100), Snapshot("aside", 200, locked=True, aside=True)]
+    for policy in (Policy(last=1), Policy(daily=1), Policy(max_count=1)):
+        assert kept(300, history, policy) == {"good", "aside"}
+    unlocked = [history[0], replace(history[1], locked=False), Snapshot("next", 300)]
+    assert kept(400, unlocked, Policy(last=2)) == {"good", "next"}
 
 
 def test_beyond_the_calendar() -> None:

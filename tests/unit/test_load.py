@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,4 +193,31 @@ def test_positions_are_those_an_editor_shows(tmp_path: Path) -> None:
     """A byte order mark, accents and emoji before it count as an editor counts them."""
     (tmp_path / "a.yaml").write_text('\ufeffä: "😀é"\nkey: {"ä😀": .nan}\n')
     with pytest.raises(InvalidInput, match=r"a\.yaml:2:13:"):
+        load(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its documents would look as if nobody wanted them any more, and their objects would be deleted."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.yaml").write_text("kind: a\n")
+    scandir = os.scandir
+
+    def closed(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InvalidInput, match=r"closed:1:1: cannot be read: Permission denied\."):
+        load(tmp_path)
+
+
+def test_a_link_to_a_folder_is_refused_unless_it_is_hidden(tmp_path: Path) -> None:
+    """It is not followed, and what lies behind it must not be missing silently."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.yaml").write_text("kind: a\n")
+    (tmp_path / ".hidden").symlink_to("real")
+    assert len(load(tmp_path).documents) == 1
+    (tmp_path / "shared").symlink_to("real")
+    with pytest.raises(InvalidInput, match=r"shared:1:1: is a link to a folder\."):
         load(tmp_path)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +16,7 @@ from reconciler.kinds.file import KIND as FILE_KIND
 from reconciler.kinds.host import KIND as HOST_KIND
 from reconciler.load import load
 from reconciler.registry import Registry, default
-from reconciler.validate import validate
+from reconciler.validate import _document, validate
 from tests.texts import FILE, HEAD, HOST, problems_of
 
 MOTD = "a.yaml:%s: File/motd: "
@@ -153,3 +157,63 @@ def test_systems_to_connect_to_share_one_space_of_names(tmp_path: Path) -> None:
         validate(load(tmp_path), known)
     (tmp_path / "a.yaml").write_text(HOST + FILE.replace("name: motd", "name: web1") + "  content: x\n")
     assert len(list(validate(load(tmp_path), known))) == 2, "only systems to connect to count"
+
+
+PACKAGE = f"{HEAD}kind: Package\nmetadata: {{name: p}}\nspec: {{hosts: [web1], packages: %s}}\n"
+PROFILE = f"{HEAD}kind: HostProfile\nmetadata: {{name: p}}\nspec: {{hosts: [web1], sysctls: %s}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (HOST + PACKAGE % "[]", ["9:33: Package/p: spec.packages is empty. Give at least one."]),
+        (HOST + FILE.replace("[web1]", "[]"), ["11:10: File/motd: spec.hosts is empty. Give at least one."]),
+        (
+            HOST + PACKAGE % f"[{'a' * 200}]",
+            ["9:34: Package/p: spec.packages[0] is too long: 200 characters. Write at most 128."],
+        ),
+        (HOST + PROFILE % "{a: }", ["9:33: HostProfile/p: spec.sysctls.a is not allowed here."]),
+        (
+            f'{HEAD}kind: ReplicationJob\nmetadata: {{name: j}}\nspec: {{cluster: c, guest: "100", between: [a]}}\n',
+            ["4:43: ReplicationJob/j: spec.between has 1. Give exactly 2."],
+        ),
+    ],
+)
+def test_each_mistake_is_told_once_in_our_words(text: str, wanted: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InvalidInput) as caught:
+        validate(load(tmp_path), default())
+    found = [str(p).removeprefix(f"{tmp_path}/") for p in caught.value.problems]
+    found = [one for one in found if "missing" not in one and "not known" not in one]
+    assert len(found) == len(wanted), found
+    for one, start in zip(found, wanted, strict=True):
+        assert one.removeprefix("a.yaml:").startswith(start), found
+
+
+def test_no_library_speaks_in_messages(tmp_path: Path) -> None:
+    """Every value of the sample data centre in turn is empty, or of another type."""
+    foreign = re.compile(r"[Ii]nput should|should (?:have|be)|Tuple|is not of type|non-empty|under any|pydantic")
+    known = default()
+    told = 0
+    for raw in load(Path(__file__).parents[2] / "desired-state").documents:
+        for path in places(raw.data["spec"]):
+            for value in ([], {}, "", None, 1e300, [None], {"a": None}):
+                changed = copy.deepcopy(raw.data)
+                node = changed["spec"]
+                for part in path[:-1]:
+                    node = node[part]
+                node[path[-1]] = value
+                found = _document(replace(raw, data=changed), known)
+                for problem in found if isinstance(found, list) else ():
+                    told += 1
+                    assert not foreign.search(problem.message), (raw.data["kind"], path, value, problem.message)
+                    assert len(problem.message) < 300
+    assert told > 1000
+
+
+def places(node: Any) -> Iterator[tuple[str | int, ...]]:
+    """The path of everything in a value."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield (key,)
+        for path in places(value):
+            yield (key, *path)

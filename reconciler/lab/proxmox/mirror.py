@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from reconciler.errors import ProbeFailed
 from reconciler.lab.proxmox import PbsSimulator, PveSimulator
 from reconciler.lab.proxmox.pbs.seed import server_from_answers
 from reconciler.lab.proxmox.pbs.seed import wanted as wanted_of_server
@@ -32,6 +33,7 @@ def mirror(target: Target, read: ReadAll, stage: Stage) -> Target:
 
     Raises:
         ConnectError: the live system cannot be reached.
+        ProbeFailed: it does not show enough of itself.
     """
     if target.settings["service"] == "PBS":
         return _server(target, read, stage)
@@ -41,7 +43,13 @@ def mirror(target: Target, read: ReadAll, stage: Stage) -> Target:
         for live, simulator in servers.values()
         for endpoint in live.settings["endpoints"]
     }
-    state = cluster_from_answers(_answers(read, wanted_of_cluster))
+    answers = _answers(read, wanted_of_cluster)
+    state = cluster_from_answers(answers)
+    if not state["nodes"]:
+        raise ProbeFailed(
+            f"the login may not see the nodes of {target.name}, so that nothing like it can be made. Grant it "
+            "Sys.Audit on /, with propagation; the role PVEAuditor has it."
+        )
     _admit(state, target, stage)
     simulator = stage.open.enter_context(PveSimulator(state, backup_servers=known))
     return _behind(target, simulator.url, simulator.fingerprint)

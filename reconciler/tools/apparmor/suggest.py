@@ -68,7 +68,8 @@ def suggest(found: Iterable[Access], profile: str, existing: ReadText | None = N
         profile: as the kernel calls it; a child as `httpd//child`.
         existing: the text in which the profile is now.
     """
-    mine = [one for one in found if one.confined == profile]
+    # What is in a policy namespace, such as that of a container, has a profile of its own by the same name.
+    mine = [one for one in found if one.confined == profile and not one["namespace"]]
     now = next((p for p in existing.profiles if p.full_name == profile), None) if existing else None
     known = Patterns({**TUNABLES, **(existing.variables if existing else {})})
     out = Suggestion(profile, records=len(mine))
@@ -77,7 +78,7 @@ def suggest(found: Iterable[Access], profile: str, existing: ReadText | None = N
     for one in mine:
         asked = _asked(one)
         if asked is None:
-            out.unclear.append(_words(one))
+            out.unclear.append(_words(one) + (f": {one['info']}" if one["info"] else ""))
         elif asked[0] == "files":
             pattern = general(one["name"])
             owned = bool(one["fsuid"]) and one["fsuid"] == one["ouid"] and pattern.startswith(_OWNED)
@@ -155,8 +156,8 @@ def _asked(one: Access) -> tuple[str, Any] | None:
         access = ", ".join(mask.split())
         peer = f" peer=(label={one['peer']})" if one["peer"] else ""
         return "extraRules", f"unix{f' ({access})' if access else ''} type={one['sock_type'] or 'stream'}{peer}"
-    if operation in ("change_profile", "change_onexec") and one["target"]:
-        return "extraRules", f"change_profile -> {one['target']}"
+    if operation in ("change_profile", "change_onexec") and _PROFILE.fullmatch(one["target"] or one["name"]):
+        return "extraRules", f"change_profile -> {one['target'] or one['name']}"
     if operation == "userns_create":
         return "extraRules", "userns create"
     if one["name"].startswith("/"):
@@ -165,6 +166,10 @@ def _asked(one: Access) -> tuple[str, Any] | None:
         letters = letters_of(mask)
         return ("files", letters) if letters else None
     return None
+
+
+_PROFILE: Final = re.compile(r"[A-Za-z0-9_/.@:+~-]+")
+"""Names of profiles that need no quotes in a rule."""
 
 
 def _given(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,9 +321,12 @@ def general(path: str) -> str:
     ('/usr/lib/@{multiarch}/libfoo.so*', '/tmp/tmp*')
     """
     escaped = re.sub(r"([*?\[\]{}^\\])", r"\\\1", path)
+    # What cannot stand in a document: quotes, control characters, and bytes that are no UTF-8.
+    escaped = re.sub(r'["\x00-\x1f\x7f\ud800-\udfff]', "?", escaped)
     escaped = re.sub(r"^/proc/\d+/task/\d+(?=/|$)", "@{PROC}/@{pid}/task/@{tid}", escaped)
     escaped = re.sub(r"^/proc/\d+(?=/|$)", "@{PROC}/@{pid}", escaped)
     escaped = re.sub(r"^/proc(?=/)", "@{PROC}", escaped)
+    escaped = re.sub(r"^(@\{PROC\}/(?:.*/)?fd(?:info)?/)\d+$", r"\1[0-9]*", escaped)
     escaped = re.sub(r"^/sys(?=/)", "@{sys}", escaped)
     escaped = re.sub(r"^/(?:var/)?run/user/\d+(?=/|$)", "@{run}/user/@{uid}", escaped)
     escaped = re.sub(r"^/(?:home/[^/]+|root)(?=/.)", "@{HOME}", escaped)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from reconciler.tools.nonroot.dockerfile import parse
 from reconciler.tools.nonroot.rules import Edit, Flaw, Insert, Replace, SetField
 from reconciler.tools.nonroot.yamledit import set_field
 
@@ -57,14 +58,35 @@ def apply(text: str, edits: Sequence[Edit]) -> str | None:
         for field in fields:
             now = None if now is None else set_field(now, field)
         return now
-    end = "\r\n" if "\r\n" in text else "\n"
-    lines = text.replace("\r\n", "\n").split("\n")
+    # Each line keeps its own end.
+    lines = text.split("\n")
     for edit in sorted((e for e in edits if isinstance(e, Replace)), key=lambda e: e.line):
         if not 0 < edit.line <= len(lines) or edit.old not in lines[edit.line - 1]:
             return None
         lines[edit.line - 1] = lines[edit.line - 1].replace(edit.old, edit.new, 1)
-    for new in sorted((e for e in edits if isinstance(e, Insert)), key=lambda e: -e.after):
-        lines[new.after : new.after] = new.text.split("\n")
-    if lines[-1] != "" and any(isinstance(e, Insert) for e in edits):
+    inserted = [e for e in edits if isinstance(e, Insert)]
+    return _inserted(lines, inserted) if inserted else "\n".join(lines)
+
+
+def _inserted(lines: list[str], inserts: Sequence[Insert]) -> str | None:
+    """The text with instructions inserted; None where one of them would become a part of what stands before it."""
+    before = _instructions("\n".join(lines))
+    end = "\r" if lines[0].endswith("\r") else ""
+    if lines[-1]:
+        lines[-1] += end
         lines.append("")
-    return end.join(lines)
+    count = 0
+    for new in sorted(inserts, key=lambda e: -e.after):
+        texts = new.text.split("\n")
+        lines[new.after : new.after] = [one + end for one in texts]
+        count += len(texts)
+    text = "\n".join(lines)
+    after = _instructions(text)
+    rest = iter(after)
+    return text if len(after) == len(before) + count and all(one in rest for one in before) else None
+
+
+def _instructions(text: str) -> list[tuple[object, ...]]:
+    return [
+        (i.name, i.text, [(h.name, h.text) for h in i.heredocs]) for s in parse(text).stages for i in s.instructions
+    ]

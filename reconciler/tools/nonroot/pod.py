@@ -163,14 +163,16 @@ class Pod:
         lacking = [c for c in containers if truth(c.context.get("runAsNonRoot", context.get("runAsNonRoot"))) is None]
         if lacking:
             user = all(number(c.context.get("runAsUser", context.get("runAsUser"))) for c in lacking)
-            edit = self._set(at, "runAsNonRoot", value=True)
+            # Where somebody wrote root on purpose, the container would not start any more.
+            root = any(number(c.context.get("runAsUser", context.get("runAsUser"))) == 0 for c in lacking)
+            edits = [] if root else [self._set(at, "runAsNonRoot", value=True)]
             names = ", ".join(c.title for c in lacking[:5])
             yield self._flaw(
                 "run-as-non-root",
                 at,
                 f"runAsNonRoot is not set ({names})",
                 "",
-                edit,
+                *edits,
                 severity="warning" if user else None,
             )
         bare = [c for c in containers if not mapping(c.context.get("seccompProfile", context.get("seccompProfile")))]

@@ -70,7 +70,13 @@ class Entry:
             locked=bool(record.get("locked")),
             parent=bool(record.get("parent")) or bool(self.volume.received_uuid),
             foreign=record.get("policy") != policy,
+            aside=self.aside,
         )
+
+    @property
+    def aside(self) -> bool:
+        """It shows how things were before a restore, and is the way back from that."""
+        return self.record.get("by") == "restore"
 
     def shown(self) -> dict[str, Any]:
         """As JSON."""

@@ -83,7 +83,7 @@ def entries_of(policy: Mapping[str, Any], path: str, *, sized: bool = False) -> 
 
 
 def find(policy: Mapping[str, Any], path: str, name: str) -> Entry:
-    """A snapshot by its name; `latest` is the newest.
+    """A snapshot by its name; `latest` is the newest that the policy's own tool took.
 
     Raises:
         Trouble: there is none.
@@ -92,9 +92,19 @@ def find(policy: Mapping[str, Any], path: str, name: str) -> Entry:
     for entry in entries:
         if entry.name == name:
             return entry
-    if name == "latest" and entries:
-        return entries[-1]
+    regular = [e for e in own(policy, entries) if not e.aside]
+    if name == "latest" and regular:
+        # What was taken while the clock was ahead is not new for as long as that.
+        now = int(time.time())
+        return max(regular, key=lambda e: (e.created <= now, e.created, e.name))
     raise Trouble(f"{path} has no snapshot {name}. `reconciler snapshots list` shows what there is.")
+
+
+def own(policy: Mapping[str, Any], entries: Sequence[Entry]) -> list[Entry]:
+    """Those that the policy's own tool took; not what people and other programs put beside them."""
+    if policy["tool"] == "reconciler":
+        return [e for e in entries if e.record.get("policy") == policy["name"]]
+    return [e for e in entries if not e.record]
 
 
 # ------------------------------------------------------------------------------------------------ the timer's work
@@ -103,7 +113,7 @@ def find(policy: Mapping[str, Any], path: str, name: str) -> Entry:
 def run(policy: Mapping[str, Any]) -> int:
     """Take a snapshot of each subvolume, remove what the policy removes, note how it went. Gives the exit status."""
     paths = {path: one_run(policy, path) for path in policy["subvolumes"]}
-    well = all("error" not in p and "held" not in p for p in paths.values())
+    well = not any(p.keys() & {"error", "held", "stuck"} for p in paths.values())
     now = int(time.time())
     first = read(os.path.join(STATE, "run", f"{policy['name']}.json")).get("first") or now
     note("run", policy["name"], {"at": now, "first": first, "ok": well, "paths": paths})
@@ -113,23 +123,30 @@ def run(policy: Mapping[str, Any]) -> int:
 
 
 def one_run(policy: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """One subvolume: taken, removed, and why not (`held` by the guard, `error`)."""
+    """One subvolume: taken, removed, and why not (`held` by the guard, `error`; `stuck` = what could not be removed,
+    which keeps no new snapshot from being taken)."""
     outcome: dict[str, Any] = {}
     try:
         subvolume(path)
         folder = folder_of(policy, path)
         with folder.locked():
-            removed = outcome["removed"] = prune(policy, folder)
+            removed, stuck = prune(policy, folder)
+            outcome["removed"] = removed
             low = lack(policy, path)
             if low and (policy.get("freeSpace") or {}).get("whenLow") == "remove":
-                removed += make_room(policy, folder)
+                more, failed = make_room(policy, folder)
+                removed += more
+                stuck += failed
                 low = lack(policy, path)
             if low:
                 outcome["held"] = low
-                return outcome
-            zone = zone_of(policy) if policy.get("names") == "local" else None
-            outcome["taken"] = folder.take(policy["name"], "schedule", zone).name
-            removed += prune(policy, folder)
+            else:
+                zone = zone_of(policy) if policy.get("names") == "local" else None
+                outcome["taken"] = folder.take(policy["name"], "schedule", zone).name
+                more, stuck = prune(policy, folder)
+                removed += more
+            if stuck:
+                outcome["stuck"] = " ".join(stuck)
     except (Trouble, OSError) as error:
         outcome["error"] = str(error)
     return outcome
@@ -142,35 +159,37 @@ def judge(policy: Mapping[str, Any], folder: Folder) -> tuple[dict[str, Entry], 
     return entries, keep(int(time.time()), [e.retained(policy["name"]) for e in entries.values()], rules)
 
 
-def prune(policy: Mapping[str, Any], folder: Folder) -> list[str]:
-    """Remove what the policy removes; what cannot be removed does not keep the others."""
+def prune(policy: Mapping[str, Any], folder: Folder) -> tuple[list[str], list[str]]:
+    """Remove what the policy removes. Gives the names of what is gone, and why others could not be removed."""
     entries, verdicts = judge(policy, folder)
     return _remove(folder, [entries[v.snapshot.name] for v in reversed(verdicts) if not v.kept])
 
 
-def make_room(policy: Mapping[str, Any], folder: Folder) -> list[str]:
-    """Remove the oldest that nothing but a rule keeps, until there is space."""
+def make_room(policy: Mapping[str, Any], folder: Folder) -> tuple[list[str], list[str]]:
+    """Remove the oldest that nothing but a rule keeps, until there is space; gives the same as `prune`."""
     removed: list[str] = []
+    stuck: list[str] = []
     entries, verdicts = judge(policy, folder)
     for snapshot in sacrifices(verdicts):
         if not lack(policy, folder.source):
             break
-        removed += _remove(folder, [entries[snapshot.name]])
-        call("btrfs", "subvolume", "sync", folder.path)
-    return removed
+        gone, failed = _remove(folder, [entries[snapshot.name]])
+        removed += gone
+        stuck += failed
+        if gone:
+            call("btrfs", "subvolume", "sync", folder.path)
+    return removed, stuck
 
 
-def _remove(folder: Folder, entries: Sequence[Entry]) -> list[str]:
+def _remove(folder: Folder, entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
     removed, failed = [], []
     for entry in entries:
         try:
             folder.remove(entry)
             removed.append(entry.name)
-        except Trouble as error:
+        except (Trouble, OSError) as error:
             failed.append(str(error))
-    if failed:
-        raise Trouble(" ".join(failed))
-    return removed
+    return removed, failed
 
 
 def lack(policy: Mapping[str, Any], path: str) -> str:
@@ -224,8 +243,9 @@ def _path_status(policy: Mapping[str, Any], path: str) -> dict[str, Any]:
     except (Trouble, OSError) as error:
         return {"problem": str(error)}
     foreign = policy["tool"] != "reconciler"
-    ours = [e for e in entries if (not e.record if foreign else e.record.get("policy") == policy["name"])]
-    past = [e.created for e in ours if e.created <= now]
+    ours = own(policy, entries)
+    # That somebody restored something does not mean that the schedule works.
+    past = [e.created for e in ours if e.created <= now and not e.aside]
     return {
         "count": len(ours),
         "foreign": len(entries) - len(ours),
@@ -285,8 +305,11 @@ def listing(policy: Mapping[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ commands
 
 
-def lock(policy: Mapping[str, Any], path: str, name: str, reason: str, *, parent: bool = False) -> dict[str, Any]:
-    """Lock a snapshot, or free it by an empty reason.
+def lock(policy: Mapping[str, Any], path: str, name: str, marks: Mapping[str, str]) -> dict[str, Any]:
+    """Lock a snapshot.
+
+    Args:
+        marks: the reason for each of `locked` and `parent`; an empty one takes that mark away. Others stay.
 
     Raises:
         Trouble: it is not ours.
@@ -296,11 +319,9 @@ def lock(policy: Mapping[str, Any], path: str, name: str, reason: str, *, parent
         entry = find(policy, path, name)
         if not entry.record:
             raise Trouble(f"{entry.path} is not ours, so nothing of ours removes it and there is nothing to lock.")
-        record = {k: v for k, v in entry.record.items() if k not in ("locked", "parent")}
-        if reason:
-            record |= {"parent": reason} if parent else {"locked": reason}
+        record = {k: v for k, v in {**entry.record, **marks}.items() if v or k not in marks}
         folder.note(entry.name, record)
-    return {"name": entry.name, "locked": reason or None}
+    return {"name": entry.name, "locked": record.get("locked"), "parent": record.get("parent")}
 
 
 def drilled(policy: Mapping[str, Any], path: str, name: str) -> dict[str, Any]:
@@ -349,9 +370,9 @@ def command(words: Sequence[str]) -> dict[str, Any]:
             zone = zone_of(spec) if spec.get("names") == "local" else None
             return {"name": folder.take(spec["name"], rest[0], zone).name}
     if name in ("lock", "parent"):
-        return lock(spec, path, rest[0], rest[1], parent=name == "parent")
+        return lock(spec, path, rest[0], {"parent" if name == "parent" else "locked": rest[1]})
     if name == "unlock":
-        return lock(spec, path, rest[0], "")
+        return lock(spec, path, rest[0], dict.fromkeys(rest[1:] or ("locked", "parent"), ""))
     if name == "drill":
         return drilled(spec, path, rest[0])
     entry = find(spec, path, rest[0])

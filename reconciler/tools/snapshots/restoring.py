@@ -92,7 +92,7 @@ class InPlace:
 
     @property
     def _mark(self) -> dict[str, Any]:
-        return {"uuid": self.entry.volume.uuid, "inside": self.inside}
+        return {"uuid": self.entry.volume.uuid, "inside": self.inside, "name": self.entry.name}
 
     @property
     def _above(self) -> str:
@@ -113,13 +113,15 @@ class InPlace:
         source = _source(self.entry, self.inside)
         self._refuse_what_would_be_lost()
         if os.path.lexists(self._work) and is_roots(self._work):
-            if read(os.path.join(self._work, "ready")) == self._mark:
+            begun = read(os.path.join(self._work, "ready"))
+            if begun == self._mark:
                 return
             old = os.path.join(self._work, "old")
             if os.path.isdir(old) and os.listdir(old):
+                what = f"of {begun.get('inside') or 'everything'} from {begun.get('name', 'another snapshot')} in place"
                 raise Trouble(
-                    f"an earlier restore was stopped half-way. Finish it with the same command, or look into {old} "
-                    f"and remove {self._work}."
+                    f"an earlier restore {what} was stopped half-way. Finish it with the same command, or look into "
+                    f"{old} and remove {self._work}."
                 )
         self.clean()
         os.mkdir(self._work, 0o700)

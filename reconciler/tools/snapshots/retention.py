@@ -28,6 +28,8 @@ class Snapshot:
         locked: somebody wants to keep it.
         parent: replication needs it.
         foreign: another program, or a person, made it.
+        aside: how things were before a restore, so perhaps spoilt. It stands for no period and is none of the `last`
+            ones, where it would take the place of a good one.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Snapshot:
     locked: bool = False
     parent: bool = False
     foreign: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,9 @@ def keep(now: int, snapshots: Iterable[Snapshot], policy: Policy) -> list[Verdic
     # Taken while the clock was ahead: they would push real ones out of their periods, so they wait for their time.
     ours = [s for s in ordered if not s.foreign and s.created <= now]
     protecting: dict[str, list[str]] = {s.name: _protections(s, now, policy) for s in ordered}
-    if ours:
-        protecting[ours[0].name].insert(0, "newest")
+    regular = [s for s in ours if not s.aside]
+    for name in {s.name for s in (*ours[:1], *regular[:1])}:
+        protecting[name].insert(0, "newest")
     rules = _rules(ours, policy)
     kept = [s for s in ours if protecting[s.name] or rules[s.name]]
     limits = _over_limits(kept, {s.name for s in kept if protecting[s.name]}, policy)
@@ -144,11 +148,12 @@ def _rules(ours: list[Snapshot], policy: Policy) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {s.name: [] for s in ours}
     if not any(getattr(policy, rule) for rule in ("last", *PERIODS)):
         return {name: ["no rule removes it"] for name in found}
-    for one in ours[: policy.last]:
+    regular = [s for s in ours if not s.aside]
+    for one in regular[: policy.last]:
         found[one.name].append("last")
     for rule in PERIODS:
         seen: set[Hashable] = set()
-        for one in ours:
+        for one in regular:
             if len(seen) >= getattr(policy, rule):
                 break
             period = _KEYS[rule](_local(one.created, policy.zone))

@@ -34,6 +34,8 @@ READ_ONLY = "25006"  # SQLSTATE: a write in a read-only transaction
 CRASHED_ELSEWHERE = "57P02"
 HASTY = 0.1  # of the timeout, after which a candidate counts as slow until `confirm` says otherwise
 SETTLE = 0.1  # seconds from the end of one connection until a crashed server has ended all others
+SLOWER = 20  # times as long as the input, at most, runs a candidate that is worth waiting for
+SOON = 0.2  # of the timeout, which a candidate may take in any case
 LOSSES = 5  # lost connections in a row that are no candidate's fault before we give up
 
 
@@ -71,6 +73,7 @@ class PostgresOracle:
         self.read_only, self.advance_sequences = read_only, advance_sequences
         self.target = Failure("")
         self.losses = 0
+        self.grace = 2 * timeout  # seconds to look whether slow candidates fail like the input after all
         self.sessions = [Session(dsn, timeout)]
         self.sessions[0].patient = self.match.kind == "crash"  # what happens is the last job's doing
         self.far = self.sessions[0].is_far()
@@ -110,6 +113,7 @@ class PostgresOracle:
         """
         session = self.sessions[0]
         job = job_of(query)
+        began = time.monotonic()
         result = self._one(job)
         if result.failure is not None and result.failure.sqlstate == READ_ONLY:
             if self.read_only:
@@ -118,10 +122,13 @@ class PostgresOracle:
                     "Without --read-only it runs in a transaction that is rolled back."
                 )
             session.begin = (b"BEGIN", *self._protect(query))
+            began = time.monotonic()
             result = self._one(job)
+        took = time.monotonic() - began
         if result.failure is None:
             raise NoError("The query raises no error.")
-        self.target = replace(result.failure, stage=result.stage, exact=self.match.mode == "message")
+        stage = result.stage if job.explain and not job.plain else ""  # of others, names are looked up when they run
+        self.target = replace(result.failure, stage=stage, exact=self.match.mode == "message")
         if self.target.sqlstate == "55P03" and "ProcessInterrupts" in self.target.source:
             raise WrongTarget(f"The query waits for a lock that others hold: {self.target.message}.")
         problem = self.match.accepts(self.target)
@@ -135,12 +142,17 @@ class PostgresOracle:
         for _ in range(self.jobs - 1):
             self._add_session()
         if self.match.kind == "timeout":
-            for session in self.sessions:
-                session.set_timeout(max(HASTY * self.timeout, 0.05))
+            self._limit(max(HASTY * self.timeout, 0.05))
+        elif self.match.kind == "error":
+            self._limit(min(max(SLOWER * took, SOON * self.timeout), self.timeout))
         if self.match.kind != "crash":
             with contextlib.suppress(psycopg.Error):
                 self.opening = Opening(self.dsn)
         return self.target
+
+    def _limit(self, seconds: float) -> None:
+        for session in self.sessions:
+            session.set_timeout(seconds)
 
     def _add_session(self) -> None:
         first = self.sessions[0]
@@ -197,10 +209,25 @@ class PostgresOracle:
             self.sessions[0].meanwhile = self.meanwhile
             results = self._many(self.sessions[0], jobs)
             self.sessions[0].meanwhile = nothing
+        if self.match.kind == "error":
+            results = [self._again(job, result) for job, result in zip(jobs, results, strict=True)]
         return [
             Trial(query, self.match.same(self.target, result.failure), result.failure)
             for query, result in zip(queries, results, strict=True)
         ]
+
+    def _again(self, job: Job, result: Result) -> Result:
+        """Gives a candidate that was cut short all of its time, as long as such candidates have not cost too much."""
+        hasty = self.sessions[0].timeout
+        if result.failure is None or result.failure.kind != "timeout" or hasty >= self.timeout or self.grace <= 0:
+            return result
+        self._limit(self.timeout)
+        began = time.monotonic()
+        result = self._one(job)
+        self.grace -= time.monotonic() - began
+        if not self.match.same(self.target, result.failure):
+            self._limit(hasty)
+        return result
 
     def confirm(self, query: str) -> bool:
         """Runs the query on a fresh connection, in full, and compares. After a no, slowness is measured in full."""
@@ -214,8 +241,7 @@ class PostgresOracle:
             (result,) = self._many(session, [job_of(query)])
         same = self.match.same(self.target, result.failure)
         if not same:
-            for session in self.sessions:
-                session.set_timeout(self.timeout)
+            self._limit(self.timeout)
         return same
 
     def _one(self, job: Job) -> Result:

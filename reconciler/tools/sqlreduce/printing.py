@@ -41,6 +41,24 @@ _AROUND_CASTS = frozenset(
         "TypeCast",
     }
 )
+_CAST = (
+    ast.A_ArrayExpr,
+    ast.A_Const,
+    ast.A_Expr,
+    ast.A_Indirection,
+    ast.BoolExpr,
+    ast.CaseExpr,
+    ast.CoalesceExpr,
+    ast.ColumnRef,
+    ast.FuncCall,
+    ast.MinMaxExpr,
+    ast.NullTest,
+    ast.ParamRef,
+    ast.RowExpr,
+    ast.SQLValueFunction,
+    ast.SubLink,
+    ast.TypeCast,
+)
 
 
 class _TooDeep(Exception):
@@ -109,7 +127,8 @@ class Printer(RawStream):
         return (
             isinstance(node, ast.TypeCast)
             and self.expr_context is not ExprContext.C_EXPR
-            and isinstance(node.arg, (ast.A_Const, ast.ColumnRef, ast.FuncCall, ast.TypeCast, ast.SubLink))
+            and isinstance(node.arg, _CAST)
+            and not _is_negative(node.arg)
             and type(abs(node.ancestors).node).__name__ in _AROUND_CASTS
         )
 
@@ -118,6 +137,12 @@ class Printer(RawStream):
         stream.depth = self.depth
         stream.print_list(nodes, sep, are_names=are_names, standalone_items=False, item_needs_parens=item_needs_parens)
         return str(stream.getvalue())
+
+
+def _is_negative(node: Node) -> bool:
+    """Whether a node is a constant with a sign, which binds less than a cast."""
+    value = getattr(node, "val", None) if isinstance(node, ast.A_Const) else None
+    return str(getattr(value, "ival", None) or getattr(value, "fval", None) or "").startswith("-")
 
 
 class Unprintable(Exception):

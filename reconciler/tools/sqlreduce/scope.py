@@ -6,6 +6,9 @@ from pglast.parser import scan
 
 from reconciler.tools.sqlreduce.oracle import Failure
 
+NO_COLUMN = "42703"  # SQLSTATE; its message names a column as the query does, others as the server sees it
+IMPLIED = frozenset({"="})  # operators that the server also takes for IN, CASE, NULLIF and USING
+
 
 def required_text(sql: str, target: Failure) -> str:
     """What the query must keep: the token that the server points at, if the message quotes it.
@@ -16,19 +19,16 @@ def required_text(sql: str, target: Failure) -> str:
     if not target.exact or target.stage != "parse" or not target.position:
         return ""
     tokens = scan(sql)
+    texts = [sql[token.start : token.end + 1] for token in tokens]
     for at, token in enumerate(tokens):
         if token.start == target.position - 1:
-            text = sql[token.start : token.end + 1].strip("'")
+            text = texts[at].strip("'")
             if at + 2 < len(tokens) and tokens[at + 1].name == "ASCII_46":
-                longer = text + "." + sql[tokens[at + 2].start : tokens[at + 2].end + 1]
-                if longer in target.message:
+                last, longer = texts[at + 2], "".join(texts[at : at + 3])
+                if longer in target.message and target.sqlstate == NO_COLUMN:
                     return longer
-                return (
-                    sql[tokens[at + 2].start : tokens[at + 2].end + 1]
-                    if sql[tokens[at + 2].start : tokens[at + 2].end + 1] in target.message
-                    else ""
-                )
-            return text if text in target.message else ""
+                return last if last in target.message else ""
+            return text if text in target.message and text not in IMPLIED else ""
     return ""
 
 

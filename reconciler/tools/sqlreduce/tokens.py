@@ -17,7 +17,7 @@ RANGE = 4  # neighbours that the pass over tokens takes at once
 
 
 def without_noise(sql: str) -> str:
-    """The same query without tokens that change nothing for the parser: INNER, the AS of an alias, double parentheses.
+    """The same query without tokens that change nothing for the parser: INNER, the AS of an alias, FOR STATEMENT.
 
     Returns:
         SQL with the same tree
@@ -26,15 +26,17 @@ def without_noise(sql: str) -> str:
         return sql
     wanted = _meaning(sql)
     while True:
-        for shorter in _cuts(sql, 1):
-            try:
-                if _meaning(shorter) == wanted:
-                    sql = shorter
-                    break
-            except PglastError:
-                continue
-        else:
+        shorter = next((text for text in _all_cuts(sql) if _means(text, wanted)), None)
+        if shorter is None:
             return sql
+        sql = shorter
+
+
+def _means(sql: str, wanted: str) -> bool:
+    try:
+        return _meaning(sql) == wanted
+    except PglastError:
+        return False
 
 
 def _meaning(sql: str) -> str:
@@ -54,13 +56,17 @@ def shorter_texts(sql: str) -> Iterator[str]:
     """
     if len(scan(sql)) > LARGEST:
         return
+    for text in _all_cuts(sql):
+        try:
+            if outline(text).nodes:
+                yield text
+        except PglastError:
+            continue
+
+
+def _all_cuts(sql: str) -> Iterator[str]:
     for width in range(RANGE, 0, -1):
-        for text in _cuts(sql, width):
-            try:
-                if outline(text).nodes:
-                    yield text
-            except PglastError:
-                continue
+        yield from _cuts(sql, width)
 
 
 def _cuts(sql: str, width: int) -> Iterator[str]:

@@ -37,8 +37,9 @@ look find "$d/disable" "$d/force-complain" -mindepth 1 -maxdepth 1 -printf '%h/%
 echo @records
 for p; do
     r=$ROOT/var/lib/reconciler/apparmor/$p
-    [ ! -r "$r" ] || { read -r sum phase at <"$r" || :; printf '%s %s %s %s\n' "$p" "$sum" "$phase" "$at"; }
+    [ ! -r "$r" ] || { read -r record <"$r" || :; printf '%s %s\n' "$p" "$record"; }
 done
+[ -n "$OFFLINE" ] || echo "@up $(cat /proc/sys/kernel/random/boot_id) $(cut -d. -f1 /proc/uptime)"
 k=/sys/kernel/security/apparmor/profiles
 if [ -n "$OFFLINE" ]; then echo @blind; elif [ -e "$k" ]; then echo @kernel; look cat "$k"; else echo @none; fi
 """
@@ -111,16 +112,26 @@ exit 0
 
 @dataclass(frozen=True)
 class Remembered:
-    """The record of a profile on its host. `phase`: `complain` or `enforce`; `at`: when it was loaded, epoch."""
+    """The record of a profile on its host.
+
+    Attributes:
+        phase: `complain` or `enforce`.
+        at: when it was loaded, in seconds since the epoch.
+        boot: the boot in which that was; empty in records of older releases.
+        up: seconds that the host had been up then.
+    """
 
     digest: str
     phase: str
     at: int
+    boot: str = ""
+    up: int = 0
 
 
 @dataclass
 class Facts:
-    """What `FACTS` told. `kernel`: profile -> mode; None where the kernel has no AppArmor. `blind`: nothing runs."""
+    """What `FACTS` told. `kernel`: profile -> mode; None where the kernel has no AppArmor. `blind`: nothing runs.
+    `boot`, `up`: which boot this is, and for how many seconds the host has been up."""
 
     files: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -129,6 +140,8 @@ class Facts:
     records: dict[str, Remembered] = field(default_factory=dict)
     kernel: dict[str, str] | None = None
     blind: bool = False
+    boot: str = ""
+    up: int = 0
 
 
 def facts(text: str) -> Facts:
@@ -147,13 +160,17 @@ def facts(text: str) -> Facts:
                 (out.disabled if folder.endswith("/disable") else out.complaining).add(name)
             case "records":
                 words = row.split()
-                if len(words) == 4 and words[3].isdigit():
-                    out.records[words[0]] = Remembered(words[1], words[2], int(words[3]))
+                if len(words) >= 4 and words[3].isdigit():
+                    when = (words[4], int(words[5])) if len(words) == 6 and words[5].isdigit() else ("", 0)
+                    out.records[words[0]] = Remembered(words[1], words[2], int(words[3]), *when)
             case "kernel" if row.endswith(")"):
                 name, _, mode = row[:-1].rpartition(" (")
                 out.kernel = {**(out.kernel or {}), name: mode}
     heads = {line for line in text.split("\n") if line.startswith("@")}
     out.blind = "@blind" in heads
+    for words in (head.split() for head in heads if head.startswith("@up ")):
+        if len(words) == 3 and words[2].isdigit():
+            out.boot, out.up = words[1], int(words[2])
     if "@kernel" in heads and out.kernel is None:
         out.kernel = {}
     return out
@@ -255,12 +272,16 @@ def quiet_since(record: Remembered, found: Log, profiles: Sequence[str]) -> int 
     return max(record.at, found.begins, found.lost, *(found.newest(p)[0] for p in tops))
 
 
-def soak_state(record: Remembered | None, digest: str, soak: int, found: Log, profiles: Sequence[str]) -> str:
+def soak_state(
+    record: Remembered | None, digest: str, soak: int, found: Log, profiles: Sequence[str], now: Facts
+) -> str:
     """Where the soak of a profile stands: `none` (of this text), `running`, `over`, or `enforced` already.
 
     Args:
         digest: of the file as it is.
         soak: seconds.
+        now: tells how long the host has been up. A clock that jumps ahead, such as one that was never set before the
+            network came, ends no soak.
     """
     if record is None:
         return "none"
@@ -269,7 +290,9 @@ def soak_state(record: Remembered | None, digest: str, soak: int, found: Log, pr
     if record.digest != digest:
         return "none"
     since = quiet_since(record, found, profiles)
-    return "running" if since is None or found.now - since < soak else "over"
+    if since is None or found.now - since < soak:
+        return "running"
+    return "running" if record.boot and record.boot == now.boot and now.up - record.up < soak else "over"
 
 
 def mode_in_files(name: str, text: str, found: Facts) -> str:

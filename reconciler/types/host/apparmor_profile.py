@@ -122,7 +122,7 @@ def _state(
         state |= _live(file, found, later, running)
     if file.soak is not None:
         record, digest = found.records.get(file.name), found.digests.get(file.name, "")
-        soaking = soak_state(record, digest, file.soak, heard, file.profiles)
+        soaking = soak_state(record, digest, file.soak, heard, file.profiles, found)
         # An edit by hand does not end a soak; mending it begins a new one.
         is_edited = record is not None and state["text"] != file.text
         state["soaking"] = "running" if soaking == "none" and is_edited else soaking
@@ -225,7 +225,9 @@ if live; then
     fi
 fi
 sum=$(sha256sum <"$w/text")
-printf '%s %s %s\\n' "${{sum%% *}}" "$mode" "$(date +%s)" | base64 >"$w/64"
+boot=
+[ -n "$OFFLINE" ] || boot=" $(cat /proc/sys/kernel/random/boot_id) $(cut -d. -f1 /proc/uptime)"
+printf '%s %s %s%s\\n' "${{sum%% *}}" "$mode" "$(date +%s)" "$boot" | base64 >"$w/64"
 put "$record" 0644 root root <"$w/64"
 if live; then for unit; do systemctl try-restart -- "$unit"; done; fi
 """

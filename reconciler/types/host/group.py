@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from reconciler.fields import Account
-from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Spec, Step, run
+from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, Step, run
 from reconciler.probe import expect
 
 LAST_ID = 4294967294
@@ -32,12 +32,19 @@ def probe(groups: Sequence[Group]) -> Probe:
     return [{"gid": gids[g.name]} if g.name in gids else None for g in groups]
 
 
+# `userdel` takes the group of an account's own with it, maybe a moment ago.
+DELETE = """
+found=$(getent group "$1") || case $? in 2) exit 0 ;; *) echo "$found"; exit 1 ;; esac
+groupdel -- "$1"
+"""
+
+
 def steps(change: Change[Group]) -> Iterable[Step]:
     """One program each."""
     group = change.spec
     number = () if group.gid is None else ("-g", str(group.gid))
     if change.after is None:
-        yield run("groupdel", "--", group.name)
+        yield Sh(DELETE, (group.name,), title=f"groupdel {group.name}")
     elif change.before is None:
         yield run("groupadd", *(("-r",) if group.system else ()), *number, "--", group.name)
     else:

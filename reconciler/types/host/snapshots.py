@@ -86,7 +86,10 @@ def problems(audit: Snapshots, facts: Mapping[str, Any]) -> Iterator[Problem]:
         if "error" in outcome:
             fix = f"See to it, then `systemctl start reconciler-snapshots-{name}.service`."
             yield "last-run-failed", f"{path}: the last run failed: {outcome['error']}", fix
-        elif "held" in outcome:
+        if "stuck" in outcome:
+            fix = "Is it being sent, or does it hold a subvolume or a mount? New snapshots are taken all the same."
+            yield "not-removed", f"{path}: the last run could not remove what has to go: {outcome['stuck']}", fix
+        if "held" in outcome:
             fix = "Make room, or let the policy keep fewer snapshots; `freeSpace.whenLow: remove` does that by itself."
             yield "no-space", f"{path}: the last run took no snapshot: {outcome['held']}", fix
     yield from _of_drills(audit, facts)

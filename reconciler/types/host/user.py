@@ -126,7 +126,9 @@ def probe(users: Sequence[User]) -> Probe:
     secrets = {f[0]: f for line in expect(shadow, "getent shadow").splitlines() if len(f := line.split(":")) == 4}
     group_of: dict[str, str] = {}
     member_of: dict[str, list[str]] = {}
-    for line in expect(groups, "getent group").splitlines():
+    if groups.status != 2:  # which says that there is none, as in an empty image
+        expect(groups, "getent group")
+    for line in groups.text.splitlines():
         name, _, gid, members = line.split(":", 3)
         group_of.setdefault(gid, name)
         for member in filter(None, members.split(",")):
@@ -176,9 +178,11 @@ shift
 if getent group "$name" >/dev/null; then set -- -g "$name" "$@"; else set -- -U "$@"; fi
 useradd -M "$@" -- "$name"
 """
+# A package that was purged a moment ago may have taken its account with it.
 DELETE = """
 for name; do :; done
-if [ "$(getent passwd "$name" | cut -d: -f3)" = 0 ]; then
+entry=$(getent passwd "$name") || case $? in 2) exit 0 ;; *) echo "$entry"; exit 1 ;; esac
+if [ "$(printf %s "$entry" | cut -d: -f3)" = 0 ]; then
     echo "$name has the uid 0; such an account is never removed"
     exit 1
 fi

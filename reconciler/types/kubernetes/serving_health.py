@@ -43,7 +43,7 @@ class ServingHealth(Spec):
     route: Annotated[ObjectName | None, CONTROL] = None
     warn_days: Annotated[int, CONTROL] = 30
     reloads: Annotated[bool, CONTROL] = False
-    own_ca: Annotated[bool, CONTROL] = False
+    authority: Annotated[str, CONTROL] = ""
     problems: tuple[Problem, ...] = ()
 
 
@@ -66,7 +66,8 @@ def probe(wanted: Sequence[ServingHealth]) -> Probe:
     now = datetime.now(UTC)
     states: list[Any] = []
     for one, (service, secret, bundles, route), running in zip(wanted, found, pods, strict=True):
-        refused = next((r for r in (service, secret, running) if r.status not in (0, 404)), None)
+        looked = (service, secret, *bundles.values(), *([route] if route is not None else []), running)
+        refused = next((r for r in looked if r.status not in (0, 404)), None)
         if refused is not None:
             states.append(Unprobed(places.refusal(refused, f"show the certificate of {one.namespace}/{one.service}")))
             continue
@@ -78,6 +79,8 @@ def probe(wanted: Sequence[ServingHealth]) -> Probe:
 
 
 def _maps(one: ServingHealth) -> list[str]:
+    if one.authority:
+        return list(one.clients)
     return list(dict.fromkeys([*([one.ca_bundle] if one.ca_bundle else []), EVERYWHERE, *one.clients]))
 
 
@@ -110,13 +113,21 @@ class _Look:
 
     def problems(self) -> Iterator[Problem]:
         if self.service is None:
+            if self.secret is not None:
+                yield (
+                    "no-service",
+                    f"Secret {self.one.secret} is there for {self.name}, but that Service is not.",
+                    "Declare the Service, or correct `service:`.",
+                )
             return
         yield from self._generation()
         if self.secret is None:
             yield (
                 "no-secret",
                 f"{self.name} has no Secret {self.one.secret}.",
-                "Apply; if it stays away, look at the logs of the service-ca operator.",
+                "Apply."
+                if self.one.authority
+                else "Apply; if it stays away, look at the logs of the service-ca operator.",
             )
             return
         yield from self._owner()
@@ -132,6 +143,8 @@ class _Look:
         yield from self._running(leaf)
 
     def _anew(self) -> str:
+        if self.one.authority:
+            return "Apply: it is issued anew."
         return f"Delete Secret {self.one.namespace}/{self.one.secret}: it is issued anew."
 
     def _generation(self) -> Iterator[Problem]:
@@ -147,7 +160,7 @@ class _Look:
             )
 
     def _owner(self) -> Iterator[Problem]:
-        if self.one.own_ca:
+        if self.one.authority:
             return
         annotations = places.meta(self.secret or {}).get("annotations") or {}
         of = annotations.get(f"{BETA}originating-service-uid")
@@ -177,7 +190,9 @@ class _Look:
             yield "wrong-name", f"the certificate in Secret {self.one.secret} is not for {wanted}.", self._anew()
 
     def _authority(self) -> Seen | None:
-        """The CA of now: the first one in a bundle that the operator keeps."""
+        """The CA of now: one's own, or the first one in a bundle that the operator keeps."""
+        if self.one.authority:
+            return next(iter(certificates(self.one.authority)), None)
         for name in (self.one.ca_bundle, EVERYWHERE):
             found = self._bundle(name) if name else []
             if found:
@@ -196,7 +211,7 @@ class _Look:
                 f"See that clients trust the new CA, then: {self._anew()}",
             )
         days = authority.days_left(self.now)
-        if not self.one.own_ca and days < ROTATION_DAYS + self.one.warn_days:
+        if not self.one.authority and days < ROTATION_DAYS + self.one.warn_days:
             yield (
                 "rotation",
                 f"the service CA is about to rotate: it has {days} days left, and rotates below {ROTATION_DAYS}.",
@@ -214,7 +229,9 @@ class _Look:
                     "client-breaks",
                     f"clients of {self.name} with ConfigMap {name} do not trust its CA: {text}. They fail with the "
                     "next certificate, if they do not now.",
-                    f'Annotate the ConfigMap: {BETA}inject-cabundle: "true".',
+                    "Put the certificate of the CA into it."
+                    if self.one.authority
+                    else f'Annotate the ConfigMap: {BETA}inject-cabundle: "true".',
                 )
         tls = ((self.route or {}).get("spec") or {}).get("tls") or {}
         copy = tls.get("destinationCACertificate")

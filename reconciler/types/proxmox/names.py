@@ -84,7 +84,9 @@ def places(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Place]]:
     found: dict[str, list[Place]] = {}
     for row in rows:
         place = Place(str(row["vmid"]), str(row.get("type", "")), str(row.get("node", "")))
-        for name in {place.vmid, str(row.get("name") or place.vmid)}:
+        name = str(row.get("name") or "")
+        found.setdefault(place.vmid, []).append(place)
+        if not name.isdigit():  # a guest may be called like another one's number, and a number means the number
             found.setdefault(name, []).append(place)
     return found
 

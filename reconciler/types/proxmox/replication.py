@@ -57,14 +57,27 @@ def probe(jobs: Sequence[Replication]) -> Probe:
     paths = [f"/vms/{p.vmid if isinstance(p, Place) else j.guest}" for j, p in zip(jobs, found, strict=True)]
     require(rights, "replication jobs", [p for p in paths if p[5:].isdigit()] or ["/vms"], ("VM.Audit",))
     by_id = {row["id"]: row for row in answer(rows, "replication jobs")}
-    return [_state(job, place, by_id) for job, place in zip(jobs, found, strict=True)]
+    ids = [f"{p.vmid if isinstance(p, Place) else j.guest}-{j.number}" for j, p in zip(jobs, found, strict=True)]
+    spelt: dict[str, list[str]] = {}
+    for job, id_ in zip(jobs, ids, strict=True):
+        spelt.setdefault(id_, []).append(job.guest)
+    return [
+        Unprobed(_twice(id_, spelt[id_])) if len(spelt[id_]) > 1 else _state(job, id_, place, by_id)
+        for job, id_, place in zip(jobs, ids, found, strict=True)
+    ]
+
+
+def _twice(id_: str, guests: Sequence[str]) -> str:
+    """One of them may be what a document no longer says; removing that would remove the job of the other."""
+    return (
+        f"the job {id_} is meant under several names of its guest: {' and '.join(sorted(guests))}. Documents name a "
+        "guest always in the same way, and as they did when the job was made."
+    )
 
 
 def _state(
-    job: Replication, place: Place | str, jobs: Mapping[str, Mapping[str, Any]]
+    job: Replication, id_: str, place: Place | str, jobs: Mapping[str, Mapping[str, Any]]
 ) -> State | Absent | Unprobed | None:
-    vmid = place.vmid if isinstance(place, Place) else job.guest
-    id_ = f"{vmid}-{job.number}"
     row = jobs.get(id_)
     state = observe(Replication, row)
     if row is not None and state is not None:
@@ -93,7 +106,7 @@ def steps(change: Change[Replication]) -> Iterable[Step]:
         target = pair[0] if change.seen.get("node") == pair[1] else pair[1]
         params = {"id": id_, "type": "local", "target": target, **created(spec)}
         title = f"replicate guest {spec.guest} between {pair[0]} and {pair[1]}"
-        yield Request("POST", LIST, params, title=title, again_while="already exists")
+        yield Request("POST", LIST, params, title=title, again_while=f"replication job '{id_}' already exists")
     else:
         title = f"set {', '.join(sorted(change.changed))} of the replication of guest {spec.guest}"
         yield Request("PUT", path, updated(spec, change, "comma"), digest_from=path, title=title)
@@ -128,6 +141,7 @@ TYPE: ResourceType[Any] = ResourceType(
     ready=ready,
     patience=PATIENCE,
     immutable=frozenset(("between", "removing")),
-    needs=lambda job: (f"guest:{job.guest}",),
+    provides=lambda job: (f"replication:{job.guest}:{job.number}",),
+    needs=lambda job: (f"guest:{job.guest}", "zfs storage"),
     risk=risk,
 )

@@ -83,5 +83,10 @@ def findings(change: Change[ReplicationHealth]) -> Iterable[tuple[str, str, str]
 
 
 TYPE: ResourceType[Any] = ResourceType(
-    "pve.replicationHealth", ReplicationHealth, probe, None, findings=findings, needs=lambda j: (f"guest:{j.guest}",)
+    "pve.replicationHealth",
+    ReplicationHealth,
+    probe,
+    None,
+    findings=findings,
+    needs=lambda j: (f"replication:{j.guest}:{j.number}",),
 )

@@ -93,7 +93,8 @@ TYPE: ResourceType[Any] = ResourceType(
     normalize=ENTRIES.normalize,
     immutable=frozenset(("type", "path", "pool", "vgname", "thinpool", "server", "export", "share", "datastore")),
     write_only=frozenset(("password",)),
-    provides=lambda s: (f"storage:{s.storage}",),
+    # Jobs copy what lies on ZFS, and remove the copies when they go: such storages come before them and go after them.
+    provides=lambda s: (f"storage:{s.storage}", *["zfs storage"] * (s.type == "zfspool")),
     needs=lambda s: s.after,
     risk=risk,
 )

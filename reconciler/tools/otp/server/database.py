@@ -35,6 +35,9 @@ _NEWER: Final = (
     "WHERE yk_publicname = %s AND active AND (yk_counter < %s OR (yk_counter = %s AND yk_use < %s))"
 )
 _WAIT_SECONDS: Final = 5
+_ALONE_SECONDS: Final = 60
+_ALONE_KEY: Final = 0x6F747073
+"""Of PostgreSQL's advisory locks: "otps" in ASCII."""
 
 
 class DatabaseError(Exception):
@@ -80,7 +83,7 @@ class Database:
         Raises:
             DatabaseError: they are not there and cannot be made.
         """
-        with self.transaction() as execute:
+        with self.transaction(alone=True) as execute:
             present = self._dialect.tables(execute)
             for name, statement in zip(("clients", "yubikeys"), TABLES, strict=True):
                 # An old database may belong to somebody else, who lets us write rows and nothing more.
@@ -132,8 +135,13 @@ class Database:
         return changed == 1
 
     @contextmanager
-    def transaction(self, *, writing: bool = True) -> Iterator[Callable[..., Any]]:
+    def transaction(self, *, writing: bool = True, alone: bool = False) -> Iterator[Callable[..., Any]]:
         """`execute(sql, *arguments) -> cursor` in one transaction; `%s` stands for an argument.
+
+        Args:
+            writing: something may be changed.
+            alone: wait until no other transaction says so, too, on whichever host: what is looked at first, to see
+                whether it is there, is still so when it is made.
 
         Raises:
             DatabaseError: it was not committed, or nobody knows.
@@ -144,6 +152,8 @@ class Database:
         try:
             connection = self._take()
             self._dialect.begin(connection, writing)
+            if alone:
+                self._dialect.be_alone(connection)
             yield lambda sql, *arguments: self._dialect.execute(connection, sql, arguments)
             connection.commit()
         except self._dialect.errors as error:
@@ -221,6 +231,9 @@ class _Sqlite:
         # Who begins by reading and writes later is refused if somebody else wrote in between; who waits first is not.
         connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
+    def be_alone(self, connection: Any) -> None:
+        """Who writes is alone."""
+
     def execute(self, connection: Any, sql: str, arguments: Sequence[Any]) -> Any:
         return connection.execute(sql.replace("%s", "?"), arguments)
 
@@ -259,6 +272,11 @@ class _Postgres:
 
     def begin(self, connection: Any, writing: bool) -> None:
         """The driver begins by itself."""
+
+    def be_alone(self, connection: Any) -> None:
+        wait = f"SET LOCAL lock_timeout = '{_ALONE_SECONDS}s'; SET LOCAL statement_timeout = '{_ALONE_SECONDS}s'"
+        connection.cursor().execute(wait)
+        connection.cursor().execute("SELECT pg_advisory_xact_lock(%s)", (_ALONE_KEY,))
 
     def execute(self, connection: Any, sql: str, arguments: Sequence[Any]) -> Any:
         cursor = connection.cursor()

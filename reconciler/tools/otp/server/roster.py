@@ -58,7 +58,7 @@ def apply(roster: Roster, database: Database, storage: KeyStorage, now: int) -> 
     if roster.ksm_keys is not None and roster.ksm_keys != _keys_or_none(storage):
         write_private(storage.keys_file, format_keys(roster.ksm_keys).encode(), mode=0o400)
         changed.append("keys.json written")
-    with database.transaction() as execute:
+    with database.transaction(alone=True) as execute:
         _write_clients(roster, _clients(execute), execute, now, changed)
         _write_keys(roster, _rows(execute), execute, now, changed)
     for public_id in roster.remove_keys:
