@@ -24,10 +24,26 @@ umask 077
 d=${0%/*}
 g=${d%/*}
 u=reconciler-guard-${d##*/}
-if ! mv -T -- "$d/armed" "$d/reverting" 2>/dev/null; then [ -e "$d/reverting" ] || exit 0; fi
+booted=
+[ "$(cat /proc/sys/kernel/random/boot_id)" = "$(cat "$d/boot" 2>/dev/null)" ] || booted=1
+[ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && systemd=1 || systemd=
+tidy() {
+    rm -rf -- "$d"
+    [ -z "$systemd" ] ||
+        rm -f -- "/etc/systemd/system/sysinit.target.wants/$u.service" "/etc/systemd/system/$u.service"
+}
+again=
+if ! mv -T -- "$d/armed" "$d/reverting" 2>/dev/null; then
+    again=1
+    if [ ! -e "$d/reverting" ]; then
+        # The host went down just before it was armed, or just after it was confirmed: these are remains.
+        [ -z "$booted" ] || tidy
+        exit 0
+    fi
+fi
 how=${1:-"its time was over"}
 [ ! -e "$d/asked" ] || how="it was asked to"
-[ "$(cat /proc/sys/kernel/random/boot_id)" = "$(cat "$d/boot")" ] || how="it booted"
+[ -z "$booted" ] || how="it booted"
 bad=
 as() {
     if [ "$uid" = 0 ] || [ "$(id -u)" != 0 ]; then "$@"; return; fi
@@ -62,7 +78,8 @@ place() {
 }
 for one in "$d"/*.path; do [ ! -e "$one" ] || place "${one%.path}" || bad=1; done
 for one in "$d"/*.home; do [ ! -e "$one" ] || home "${one%.home}" || bad=1; done
-if [ -d /run/systemd/system ] && [ "$(id -u)" = 0 ]; then
+# Services are not restarted again and again while files cannot be put back.
+if [ -n "$systemd" ] && { [ -z "$again" ] || [ -z "$bad" ]; }; then
     systemctl daemon-reload || bad=1
     for one in "$d"/*.unit; do
         [ -e "$one" ] || continue
@@ -75,24 +92,26 @@ if [ -d /run/systemd/system ] && [ "$(id -u)" = 0 ]; then
         esac
         systemctl reset-failed -- "$name" 2>/dev/null || :
         case $how/$active in
-            "it booted"/active) systemctl --no-block start -- "$name" || bad=1 ;;
+            "it booted"/active)
+                systemctl is-active --quiet -- "$name" && verb=restart || verb=start
+                systemctl --no-block "$verb" -- "$name" || bad=1 ;;
             */active) systemctl restart -- "$name" || bad=1 ;;
             *) systemctl --no-block stop -- "$name" 2>/dev/null || : ;;
         esac
     done
 fi
 sync
-# What could not be put back is tried again at the next boot.
-[ -z "$bad" ] || exit 1
+# What could not be put back, because the disk is full, say, is tried again soon, and at the next boot.
+if [ -n "$bad" ]; then
+    [ -z "$systemd" ] || systemd-run --quiet --on-active=15s systemctl --no-block start "$u.service"
+    exit 1
+fi
 printf '%s, %s\n' "$how" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$g/${d##*/}.reverted"
 sync -f "$g"
 timer=$(cat "$d/timer" 2>/dev/null)
-rm -rf -- "$d"
+tidy
 [ "${timer:-$$}" = $$ ] || kill -- "-$timer" 2>/dev/null
-if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then
-    rm -f -- "/etc/systemd/system/sysinit.target.wants/$u.service" "/etc/systemd/system/$u.service"
-    systemctl --no-block stop "$u.timer" 2>/dev/null || :
-fi
+[ -z "$systemd" ] || systemctl --no-block stop "$u.timer" 2>/dev/null || :
 exit 0
 """
 

@@ -72,10 +72,7 @@ def _body(plan: Plan) -> dict[str, Any]:
         "audits": [_resource_json(r) for r in plan.audits],
         "release": dict(plan.release),
         "unknown": dict(plan.unknown),
-        "findings": [
-            {k: getattr(f, k) for k in ("address", "rule", "message", "fix", "severity", "origin")}
-            for f in plan.findings
-        ],
+        "findings": [finding_json(f) for f in plan.findings],
         "targets": {n: {"connection": t.connection, "settings": t.settings} for n, t in plan.targets.items()},
         "edges": plan.edges,
     }
@@ -85,6 +82,11 @@ def to_json(plan: Plan) -> dict[str, Any]:
     """The plan as JSON values, with its digest."""
     values: dict[str, Any] = json.loads(to_text(plan))
     return values
+
+
+def finding_json(finding: Finding) -> dict[str, str]:
+    """A finding as plans and results show it."""
+    return {k: getattr(finding, k) for k in ("address", "rule", "message", "fix", "severity", "origin")}
 
 
 def to_text(plan: Plan) -> str:

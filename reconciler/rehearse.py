@@ -124,7 +124,9 @@ def _carry_out(
         with stage_of.pool(made.targets) as pool:
             rehearsal.result = stage_of.apply(made, pool, command="rehearse")
         say("Planning again")
-        rehearsal.left = stage_of.plan(scope, force=True)  # it is never carried out
+        # What was pruned is in no scope any more; and this plan is never carried out.
+        rest = _scope(stage_of, stage_of.desired(), set(found))
+        rehearsal.left = stage_of.plan(rest, force=True) if rest else None
     return rehearsal
 
 

@@ -159,7 +159,7 @@ class SecretStore:
         """
         name = rules.shown(file)
         try:
-            if not file.resolve().is_relative_to(self.root.resolve()):
+            if not self._is_inside(file):
                 raise SecretError(f"{name} is a link that leads out of the desired state. Copy the file.")
             if file.stat().st_size > MAX_FILE_BYTES:
                 raise SecretError(f"{name} is larger than {MAX_FILE_BYTES >> 20} MiB. Split it.")
@@ -168,6 +168,12 @@ class SecretStore:
             raise SecretError(f"{name} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
             raise SecretError(f"{name} is not UTF-8 text. Restore it from Git.") from None
+
+    def _is_inside(self, file: Path) -> bool:
+        try:
+            return file.absolute().resolve().is_relative_to(self.root.resolve())
+        except RuntimeError:  # what Python before 3.13 says to a link that leads to itself
+            raise SecretError(f"{rules.shown(file)} is a link that leads to itself. Remove it.") from None
 
     def identities(self) -> age.Identities:
         """Ours. Looked for anew each time.
@@ -287,7 +293,8 @@ class SecretStore:
                 yield from error.problems
                 continue
             except SecretError as error:
-                yield Problem(str(error), position=Position(rules.shown(file)))
+                name = rules.shown(file)
+                yield Problem(str(error).removeprefix(f"{name} "), position=Position(name))
                 continue
             if encrypted.rule.name not in ("unencrypted_suffix", "encrypted_suffix") or encrypted.rule_by_comment:
                 continue  # a pattern of a stranger may take for ever
@@ -421,7 +428,7 @@ class SecretStore:
         Raises:
             SecretError: it cannot be written; then it is as it was.
         """
-        if not file.absolute().resolve().is_relative_to(self.root.resolve()):
+        if not self._is_inside(file):
             raise SecretError(f"{rules.shown(file)} leads out of the desired state.")
         self.forget(file)
         write_private(file, text)

@@ -33,6 +33,8 @@ from reconciler.model import Composed, Resource, Sealed, Secret, Sha256
 
 REDACTED: Final = "(secret)"
 KEY_BYTES: Final = 32
+MAX_BYTES: Final = 16 << 20
+"""Of a `file:`."""
 COMMAND_SECONDS: Final = 60
 """How long a `command:` may take: some ask a person to touch a key."""
 _SHORTEST: Final = 6  # shorter values are ordinary words; the output of steps that use them is withheld anyway
@@ -85,7 +87,11 @@ class Secrets:
         ref = secret.secret_ref
         with self._lock:
             if ref not in self._values:
-                self._values[ref] = self._look_up(secret)
+                value = self._look_up(secret)
+                if not value:
+                    # What a CI system gives for a secret that it does not have.
+                    raise SecretError(f"the secret {ref} is empty.")
+                self._values[ref] = value
                 self._search = None
             return self._values[ref]
 
@@ -131,14 +137,18 @@ class Secrets:
             case "env":
                 if name not in self._environ:
                     raise SecretError(f"the secret {ref} is not there. Set the environment variable {name}.")
-                return self._environ[name]
+                return _text(ref, os.fsencode(self._environ[name]))
             case "command":
                 return _printed(ref, name)
         try:
-            return Path(name).expanduser().read_text().removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "no UTF-8 text"
+            with Path(name).expanduser().open("rb") as file:
+                raw = file.read(MAX_BYTES + 1)
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home folder of that name
+            reason = getattr(error, "strerror", None) or "there is no such home folder"
             raise SecretError(f"the secret {ref} cannot be read: {reason}.") from None
+        if len(raw) > MAX_BYTES:
+            raise SecretError(f"the secret {ref} is larger than {MAX_BYTES >> 20} MiB.")
+        return _text(ref, raw).removesuffix("\n")
 
     def seal(self, value: Secret | Sha256 | str) -> Sealed:
         """The keyed digest of a value."""
@@ -194,6 +204,14 @@ def _forms(value: str) -> Iterator[str]:
     yield value.replace("'", "'\"'\"'")
 
 
+def _text(ref: str, raw: bytes) -> str:
+    """The value as text; the error carries nothing of it."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise SecretError(f"the secret {ref} cannot be read: no UTF-8 text.") from None
+
+
 def _printed(ref: str, command: str) -> str:
     """What a program prints. What it says on standard error is not passed on: it may hold anything."""
     try:
@@ -217,10 +235,7 @@ def _printed(ref: str, command: str) -> str:
         raise SecretError(f"the secret {ref} cannot be read: {argv[0]}: {error.strerror}.") from None
     if done.returncode:
         raise SecretError(f"the secret {ref} cannot be read: exit status {done.returncode}. Run the command by hand.")
-    try:
-        text = done.stdout.decode().removesuffix("\n")
-    except UnicodeDecodeError:
-        raise SecretError(f"the secret {ref} cannot be read: no UTF-8 text.") from None
+    text = _text(ref, done.stdout).removesuffix("\n")
     if not text:
         raise SecretError(f"the secret {ref} cannot be read: the command printed nothing.")
     return text

@@ -89,9 +89,12 @@ def _document(raw: RawDocument, registry: Registry) -> Document[Any] | list[Prob
     if document is not None:
         return document
     errors = list(_validator(kind).iter_errors(data))
-    if errors:
-        return list(_explain_all(errors, raw, subject))
-    return _typed(kind, raw, subject)
+    if not errors:
+        return _typed(kind, raw, subject)
+    # The rules of its models on values that have the right shape are told, too.
+    told = [tuple(e.absolute_path) for e in errors if e.validator not in ("required", "additionalProperties")]
+    typed = _typed(kind, raw, subject, told)
+    return [*_explain_all(errors, raw, subject), *(typed if isinstance(typed, list) else ())]
 
 
 def _at_once(kind: Kind[Any], raw: RawDocument) -> Document[Any] | None:
@@ -119,7 +122,14 @@ _PARTS = {"apiVersion", "kind", "metadata", "spec", "lifecycle"}
 _EMPTY = re.compile(r"(?:^|[:,[])null")
 
 
-def _typed(kind: Kind[Any], raw: RawDocument, subject: str) -> Document[Any] | list[Problem]:
+def _typed(
+    kind: Kind[Any], raw: RawDocument, subject: str, told: Sequence[Sequence[str | int]] | None = None
+) -> Document[Any] | list[Problem]:
+    """The document, or what its models say against it.
+
+    Args:
+        told: where its schema found it wrong already; of the rest, only rules on single values are told.
+    """
     from pydantic import ValidationError
 
     parts: dict[str, Any] = {}
@@ -132,11 +142,14 @@ def _typed(kind: Kind[Any], raw: RawDocument, subject: str) -> Document[Any] | l
             # What stands below a key that cannot be there does not matter.
             wrong_keys = {detail["loc"][:-1] for detail in details if detail["loc"][-1:] == ("[key]",)}
             for detail in details:
-                if detail["loc"] not in wrong_keys:
-                    path = (part, *detail["loc"])
+                path = (part, *detail["loc"])
+                known = told is not None and (
+                    detail["type"] != "value_error" or any(path[: len(p)] == p or p[: len(path)] == path for p in told)
+                )
+                if detail["loc"] not in wrong_keys and not known:
                     at = raw.position(path[:-1], key=True) if path[-1] == "[key]" else raw.position(path)
                     problems.append(Problem(*_in_words(detail, _dotted(path)), subject, at))
-    if problems:
+    if problems or told is not None:
         return problems
     return Document(kind.name, parts["metadata"], parts["spec"], parts["lifecycle"], raw.position_of_document)
 

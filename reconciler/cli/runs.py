@@ -363,6 +363,7 @@ def _show_plan(here: Project, made: Plan, output: Output, *, event: str = "") ->
 
 def _show_result(result: Result, output: Output, out: Any) -> None:
     if output is Output.JSON:
+        from reconciler.planfile import finding_json
         from reconciler.render.lines import JsonLines
 
         JsonLines()(
@@ -373,9 +374,7 @@ def _show_result(result: Result, output: Output, out: Any) -> None:
                 {"address": a, "outcome": e.outcome.value, "reason": e.reason} for a, e in sorted(result.ended.items())
             ],
             unknown=result.unknown,
-            findings=[
-                {"address": f.address, "rule": f.rule, "message": f.message, "fix": f.fix} for f in result.findings
-            ],
+            findings=[finding_json(f) for f in result.findings],
         )
         return
     from reconciler.render.terminal import show_result

@@ -187,7 +187,13 @@ class Shell:
         words = _WORDS.replace("NONCE", nonce)
         message = f"{self._settings}\n{prelude}{words}{script}#{nonce}".encode("utf-8", "surrogateescape")
         if self._channel is None:
-            self._channel = self._start()
+            try:
+                self._channel = self._start()
+            except ConnectError as error:
+                # Whoever finds what is wrong with a configuration or a program does not know for whom.
+                if str(error).startswith(self._name):
+                    raise
+                raise type(error)(f"{self._name}: {error}") from None
         complete = False
         try:
             self._channel.send(f"{len(message)} {nonce}\n".encode() + message)

@@ -142,6 +142,7 @@ def _hops(way: _Way, depth: int = 0) -> Iterator[_Way]:
 
 def _paramiko(name: str, settings: Mapping[str, Any], command: str) -> _SshChannel:
     transports: list[paramiko.Transport] = []
+    one: _Way | None = None
     try:
         through = None
         way = _way(name, settings)
@@ -158,7 +159,7 @@ def _paramiko(name: str, settings: Mapping[str, Any], command: str) -> _SshChann
                 transport.sock.be_patient()
     except (paramiko.SSHException, OSError, EOFError) as error:
         _close(transports)
-        raise ConnectError(f"{name}: {_reason(error)}") from None
+        raise ConnectError(f"{one.name}: {_reason(error, one)}" if one else f"{name}: {error}") from None
     except BaseException:
         _close(transports)
         raise
@@ -431,15 +432,16 @@ def _family(kind: str) -> str:
     return "ssh-rsa" if kind.startswith("rsa-sha2") else kind
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, way: _Way) -> str:
+    where = f"{way.address} port {way.port}"
     if isinstance(error, socket.gaierror):
-        return f"its address is not known ({error.strerror})."
+        return f"its address is not known: {way.address} ({error.strerror})."
     if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_SECONDS:.0f} s."
+        return f"no answer within {CONNECT_SECONDS:.0f} s from {where}."
     if isinstance(error, paramiko.ChannelException):
-        return f"the jump host cannot reach it ({error.text})."
+        return f"the jump host cannot reach {where} ({error.text})."
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot be reached: {error.strerror}."
+        return f"cannot be reached: {error.strerror} ({where})."
     if isinstance(error, EOFError) or "banner" in str(error).lower():
         return "something answers, but hangs up or is no SSH server."
     return f"SSH failed: {error or type(error).__name__}."

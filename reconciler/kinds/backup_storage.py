@@ -111,7 +111,11 @@ def expand(document: Document[BackupStorageSpec], catalog: Catalog) -> Iterable[
         # Making the storage logs in and looks for the datastore.
         after=tuple(
             f"@{spec.server}/{token}"
-            for token in (f"datastore:{spec.datastore}", f"principal:{spec.user}", f"acl:{where}:{spec.user}")
+            for token in (
+                f"datastore:{spec.datastore}",
+                f"principal:{spec.user}",
+                f"acl:{where}:{spec.user}:{spec.role}",
+            )
         ),
         **fields,
     )

@@ -58,9 +58,20 @@ def expand(document: Document[HostSpec], catalog: Catalog) -> Iterable[Resource[
     return ()
 
 
+ONLY_SSH = ("address", "port", "user", "identity_file", "known_hosts", "config_file", "client")
+
+
 def check(document: Document[HostSpec], catalog: Catalog) -> Iterable[Any]:
-    """`root` belongs to images, and only to them."""
+    """`root` belongs to images, and only to them. What says how to log in must not stand where nobody logs in: whoever
+    wrote the address of another machine does not mean this one."""
     spec = document.spec
+    if spec.connection != "ssh":
+        without = ONLY_SSH if spec.connection == "local" else (*ONLY_SSH, "become")
+        for name in (n for n in without if n in spec.model_fields_set):
+            alias = HostSpec.model_fields[name].alias or name
+            message = f"spec.{alias} says nothing about the connection {spec.connection}."
+            fix = f"Remove `{alias}:`, or correct `connection:`."
+            yield catalog.problem(document, ("spec", alias), message, fix)
     if (spec.connection == "image") != (spec.root is not None):
         message, fix = "an image needs `root`, and nothing else takes it.", "Add `root:`, or correct `connection:`."
         yield catalog.problem(document, ("spec", "connection"), message, fix)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from reconciler.errors import InvalidInput, Problem
+from reconciler.errors import InvalidInput, ProbeFailed, Problem
 from reconciler.expand import Catalog
 from reconciler.fields import LocalPath, Ref
 from reconciler.load import parse
@@ -280,7 +281,14 @@ _MADE_BY_CLUSTERS: Final = frozenset(
         ("Namespace", "openshift"),
     )
 )
-_TRACES: Final = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")
+_GENERATED: Final = "openshift.io/host.generated"
+_TRACES: Final = re.compile(
+    r"kubectl\.kubernetes\.io/last-applied-configuration|deployment\.kubernetes\.io/revision|openshift\.io/sa\.scc\..*"
+    r"|service\.(?:alpha|beta)\.openshift\.io/serving-cert-(?:signed-by|generation-error(?:-num)?)"
+    r"|pv\.kubernetes\.io/.*|volume\.(?:beta\.)?kubernetes\.io/(?:storage-provisioner|selected-node)"
+    rf"|{re.escape(_GENERATED)}"
+)
+"""Annotations that clusters, controllers and kubectl write."""
 
 
 def discover(target: Target) -> Discovery | None:
@@ -297,6 +305,9 @@ def _discover(cluster: str) -> Discovery:
             kinds[version, str(one["name"])] = str(one["kind"])
     wanted = [(version, plural) for version, plural in _IMPORTED if (version, plural) in kinds]
     replies = yield [Get(places.collection(version, plural)) for version, plural in wanted]
+    refused = [reply for reply in (*catalogues, *replies) if reply.status not in (0, 404)]
+    if refused and all(reply.status for reply in replies):
+        raise ProbeFailed(f"{cluster}: {places.refusal(refused[-1], 'list what is there')}")
     documents: list[tuple[str, Mapping[str, Any]]] = []
     for (version, plural), reply in zip(wanted, replies, strict=True):
         kind = kinds[version, plural]
@@ -335,11 +346,7 @@ def manifest_of(live: Mapping[str, Any]) -> dict[str, Any]:
     labels = {
         k: v for k, v in (metadata.get("labels") or {}).items() if k not in (LABEL, "kubernetes.io/metadata.name")
     }
-    annotations = {
-        k: v
-        for k, v in (metadata.get("annotations") or {}).items()
-        if k not in _TRACES and not k.startswith("openshift.io/sa.scc.")
-    }
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if not _TRACES.fullmatch(k)}
     kept |= {name: value for name, value in (("labels", labels), ("annotations", annotations)) if value}
     rest = {k: v for k, v in live.items() if k not in ("apiVersion", "kind", "metadata", "status")}
     spec = dict(rest.get("spec") or {})
@@ -349,6 +356,8 @@ def manifest_of(live: Mapping[str, Any]) -> dict[str, Any]:
         case "Service" if spec.get("clusterIP") != "None":
             for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(name, None)
+        case "Route" if (metadata.get("annotations") or {}).get(_GENERATED) == "true":
+            spec.pop("host", None)
         case "PersistentVolumeClaim":
             spec.pop("volumeName", None)
         case "ServiceAccount":

@@ -101,6 +101,11 @@ def _creation(config: Path, index: int, rule: Mapping[str, Any]) -> Creation:
     if len(named) > 1:
         raise SecretError(f"{shown(config)}: a rule has both {named[0].name} and {named[1].name}. Keep one.")
     recipients = _list(rule.get("age"))
+    if any(recipient.startswith("AGE-SECRET-KEY-") for recipient in recipients):
+        raise SecretError(
+            f"{shown(config)}: a recipient is a private identity, so whoever sees the repository can open everything. "
+            "Name its public key, age1...; and as the identity is known now, make a new one, and change the secrets."
+        )
     if not recipients:
         raise SecretError(f"{shown(config)}: the rule for this file names no age recipient. Add `age: age1...`.")
     return Creation(config, index, tuple(recipients), named[0] if named else Rule(*DEFAULT_RULE))

@@ -198,6 +198,25 @@ def test_apply_as_json_is_a_stream_of_versioned_events(repo: Path, cli: Cli) -> 
     assert events[-1]["changes"] == [{"address": "host.file[web1:/etc/motd]", "outcome": "done", "reason": ""}]
 
 
+def test_findings_after_an_apply_are_those_of_the_plan(repo: Path, cli: Cli) -> None:
+    """The same words in the same order, whether their host was looked at again or not."""
+    forbidden = "apiVersion: reconciler/v1\nkind: ForbiddenSoftware\nmetadata: {name: no-tmate}\nspec:\n"
+    forbidden += (
+        "  hosts: {matchLabels: {role: web}}\n  software: [{name: tmate, reason: old, binaries: [/usr/bin/tmate]}]\n"
+    )
+    (repo / "desired-state/b.yaml").write_text(HOST.format(name="web0", root=repo / "web0") + forbidden)
+    for host in ("web0", "web1"):
+        (repo / host / "usr/bin").mkdir(parents=True)
+        (repo / host / "usr/bin/tmate").write_text("")
+        (repo / host / "etc").mkdir(exist_ok=True)
+    (repo / "web0/etc/motd").write_text("managed\n")
+    planned = json.loads(cli("plan", "--output", "json")[1])["findings"]
+    assert [f["address"].partition("[")[2].partition(":")[0] for f in planned] == ["web0", "web1"]
+    result = json.loads(cli("apply", "--yes", "--output", "json")[1].splitlines()[-1])
+    assert [c["address"] for c in result["changes"]] == ["host.file[web1:/etc/motd]"], "nothing happens on web0"
+    assert result["findings"] == planned
+
+
 def test_kinds_for_programs(cli: Cli) -> None:
     found = json.loads(cli("kinds", "--output", "json")[1])
     assert {k["kind"] for k in found} == set(default().kinds)
@@ -274,12 +293,13 @@ def test_what_may_not_be_read_is_an_error_without_a_traceback(
 ) -> None:
     exists, is_file = Path.exists, Path.is_file
 
-    def refuse(path: Path) -> None:
+    def allowed(path: Path) -> Path:
         if "closed" in path.parts or path.name == "state.db":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return path
 
-    monkeypatch.setattr(Path, "exists", lambda path: refuse(path) or exists(path))
-    monkeypatch.setattr(Path, "is_file", lambda path: refuse(path) or is_file(path))
+    monkeypatch.setattr(Path, "exists", lambda path: exists(allowed(path)))
+    monkeypatch.setattr(Path, "is_file", lambda path: is_file(allowed(path)))
     assert cli("validate", "closed/x")[::2] == (1, "closed/x: Permission denied.\n")
     status, out, _ = cli("validate", "closed/x", "--output", "json")
     assert (status, json.loads(out)["problems"]) == (1, [{"message": "closed/x: Permission denied."}])

@@ -6,16 +6,20 @@ values of a list that is sent repeatedly are written `delete=a delete=b`. Values
 
 from __future__ import annotations
 
+import math
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler.apply import Result
 from reconciler.connections.proxmox import Proxmox
 from reconciler.lab.proxmox import PbsSimulator, PveSimulator
 from reconciler.model import Request, Target, Work
+from reconciler.plan import Plan
 from tests.contract.laws import Subject, examine, law_ids, laws, obey
 from tests.contract.test_secrets import ON_APIS, keep_quiet
 
@@ -58,6 +62,23 @@ def requests(connection: Proxmox) -> Callable[[str], None]:
     return do
 
 
+class Held(Subject):
+    """What somebody else sets going there stands still until we act ourselves, so that a plan can see it."""
+
+    simulator: Any = None
+
+    def hold(self, until: float) -> None:
+        """Hold the next round of the replication scheduler."""
+        if isinstance(self.simulator, PveSimulator):
+            with self.simulator.edit() as state:
+                state["next_round"] = until
+
+    def apply(self, made: Plan) -> Result:
+        """Time goes on."""
+        self.hold(time.time())
+        return super().apply(made)
+
+
 @pytest.fixture(params=["pve", "pbs"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     place = request.param
@@ -73,7 +94,12 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
             """Whatever was asked for that is no look; the state itself moves with the clock."""
             return [r for r in simulator.requests if r.verb != "GET" and not r.path.endswith("/access/ticket")]
 
-        one = Subject(place, Target(place, "proxmox", settings), sh, listing, tmp_path / "state")
+        def elsewhere(script: str) -> None:
+            one.hold(math.inf)
+            sh(script)
+
+        one = Held(place, Target(place, "proxmox", settings), elsewhere, listing, tmp_path / "state")
+        one.simulator = simulator
         one.pool._reveal = one.looking._reveal = lambda secret: PASSWORD
         yield one
         one.close()

@@ -11,7 +11,8 @@ import pytest
 
 from reconciler.connections.kubernetes import Kubernetes
 from reconciler.discover import discover, text_of
-from reconciler.errors import ConnectError
+from reconciler.errors import ConnectError, ProbeFailed
+from reconciler.kinds.kubernetes_manifest import manifest_of
 from reconciler.model import Get, Outcome
 from reconciler.planfile import from_text, to_text
 from reconciler.registry import default
@@ -28,6 +29,7 @@ from tests.kubernetes.world import (
 
 MAPS = "/api/v1/namespaces/web/configmaps"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/web/deployments"
+ROUTE = "/apis/route.openshift.io/v1/namespaces/web/routes/webapp"
 MAP = "kubernetes.object[prod:v1:ConfigMap:web:c]"
 ROLLOUT = "kubernetes.object[prod:apps/v1:Deployment:web:web]"
 
@@ -179,6 +181,41 @@ def test_live_objects_become_documents_whose_plan_is_empty(one: World) -> None:
     assert not made.unknown
     assert [(c.address, c.differences) for c in made.changes] == []
     assert len(made.adopt) == len(found)
+
+
+def test_a_login_that_may_list_nothing_does_not_find_nothing(tmp_path: Path) -> None:
+    with world(tmp_path, users={"admin": "admin-token", "nobody": "nobody-token"}) as one:
+        one.user = "nobody"
+        one.write()
+        project = one.project()
+        catalog = project.validate()
+        target = project.desired(catalog).targets["prod"]
+        with project.pool({"prod": target}, read_only=True) as pool, pytest.raises(ProbeFailed, match="may not list"):
+            discover(target, catalog, pool.get("prod").read, ["KubernetesManifest"])
+
+
+def test_what_the_cluster_wrote_itself_is_not_imported(tmp_path: Path) -> None:
+    """The marks of the service CA and a host that was made up would be fought for, or be wrong elsewhere."""
+    named = {"service.beta.openshift.io/serving-cert-secret-name": "webapp-tls"}
+    service = {"selector": {"app": "webapp"}, "ports": [{"name": "https", "port": 8443}]}
+    route = {"to": {"kind": "Service", "name": "webapp"}, "tls": {"termination": "reencrypt"}}
+    with world(tmp_path, openshift=True) as one:
+        for version, kind, annotations, spec in (
+            ("v1", "Service", named, service),
+            ("route.openshift.io/v1", "Route", {"example.org/team": "a"}, route),
+        ):
+            metadata = {"name": "webapp", "namespace": "web", "annotations": annotations}
+            one.cluster.apply({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}, manager="oc")
+        one.cluster.settle(1)
+        live = one.live("/api/v1/namespaces/web/services/webapp")
+        assert "service.beta.openshift.io/serving-cert-signed-by" in live["metadata"]["annotations"]
+        found = {manifest["kind"]: manifest for manifest in map(manifest_of, (live, one.live(ROUTE)))}
+        assert found["Service"]["metadata"]["annotations"] == named
+        assert found["Route"]["metadata"]["annotations"] == {"example.org/team": "a"}
+        assert "host" not in found["Route"]["spec"]
+        one.write(objects(*(json.dumps(manifest) for manifest in found.values())))
+        one.settle()
+        assert one.live(ROUTE)["spec"]["host"] == "webapp-web.apps.test.example.com"
 
 
 # ------------------------------------------------------------------------------------------------ rehearsals

@@ -15,6 +15,7 @@ import pytest
 from reconciler.kinds.guacamole_app import GuacamoleAppSpec, properties, user_mapping
 from reconciler.model import Outcome
 from reconciler.secrets import Secrets
+from reconciler.types.kubernetes import fieldpaths as paths
 from tests.kubernetes.world import PASSWORD, World, document, outcomes, world
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/web/deployments/kate"
@@ -231,3 +232,56 @@ def test_an_empty_password_lets_nobody_in(one: World) -> None:
 def test_properties_are_read_back_as_they_were_written(value: str, line: str) -> None:
     spec = GuacamoleAppSpec.model_validate({"cluster": "prod", "app": {"image": "kate"}, "properties": {"k": value}})
     assert properties(spec).splitlines()[1] == line
+
+
+def only(path: paths.Path, value: Any) -> Any:
+    """An object that holds one field."""
+    if not path:
+        return value
+    part, *rest = path
+    inner = only(tuple(rest), value)
+    return [{**dict(part), **inner}] if isinstance(part, tuple) else {part: inner}
+
+
+def other(value: Any) -> Any:
+    """Another value, of the same type."""
+    if isinstance(value, list):
+        return [*value, "more"]
+    return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else f"{value}9"
+
+
+def test_every_field_that_others_change_is_named_with_its_own_manager_and_repaired(tmp_path: Path) -> None:
+    """All at once, each by another manager; what the server does not take at all is left out."""
+    with world(tmp_path, openshift=True) as one:
+        more = ", route: {host: kate.example.org}, service: {type: NodePort, nodePort: 30000}"
+        one.write(document("GuacamoleApp", "kate", SPEC.replace(", runAsUser: 1001", "") + more))
+        one.settle()
+        before = {
+            c.address: c.spec.manifest for c in one.project().desired(one.project().validate()).resources.values()
+        }
+        changed: dict[str, str] = {}
+        for address, manifest in before.items():
+            names = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"]}
+            named = {"name": manifest["metadata"]["name"], "namespace": "web"}
+            for path, value in paths.leaves({key: manifest[key] for key in ("spec",) if key in manifest}):
+                keys = [key for part in path if isinstance(part, tuple) for key, _ in part]
+                if path[-1] in keys or not isinstance(value, str | int | list) or not value:
+                    continue
+                try:
+                    one.cluster.apply(
+                        {**names, "metadata": named, **only(path, other(value))}, manager=f"m{len(changed)}-x"
+                    )
+                except ValueError:
+                    continue
+                changed[f"m{len(changed)}-x"] = f"{address} {paths.spelled(path)}"
+        made = one.plan()
+        assert not made.unknown
+        found = {
+            text.partition(" ")[0]: f"{change.address} {text.rpartition(' set ')[2]}"
+            for change in made.changes
+            for text in change.why
+            if " set " in text
+        }
+        assert found == changed
+        assert len(changed) > 30
+        one.settle()

@@ -27,6 +27,7 @@ from tests.kubernetes.world import (
 MAPS = "/api/v1/namespaces/web/configmaps"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/web/deployments"
 MAP = "kubernetes.object[prod:v1:ConfigMap:web:c]"
+JSON_PATCH = {"content-type": "application/json-patch+json"}
 ROLLOUT = "kubernetes.object[prod:apps/v1:Deployment:web:web]"
 
 
@@ -191,6 +192,43 @@ def test_fields_of_client_side_apply_are_taken_over_so_that_dropped_ones_go(
     assert {m["manager"] for m in live["metadata"]["managedFields"]} == {"reconciler"}
 
 
+def test_an_object_of_which_nobody_knows_who_set_it_is_taken_in_one_go(one: World) -> None:
+    """The first apply notes what was there as of somebody; with that, what is dropped later would stay for ever."""
+    one.cluster.apply(as_object(config_map(data='theirs: "x", a: "0", b: "2"')), manager="somebody")
+    clear = [{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]
+    code, live = one.cluster.call("PATCH", f"{MAPS}/c", clear, headers=JSON_PATCH)
+    assert code == 200
+    assert "managedFields" not in live["metadata"]
+    one.write(objects(config_map(data='a: "1", b: "2"')))
+    one.settle()
+    assert [m["manager"] for m in one.live(f"{MAPS}/c")["metadata"]["managedFields"]] == ["reconciler"]
+    one.write(objects(config_map(data='a: "1"')))
+    one.settle()
+    assert one.live(f"{MAPS}/c")["data"] == {"a": "1", "theirs": "x"}
+
+
+def test_an_object_with_nothing_in_it_has_no_mark_to_forget(one: World) -> None:
+    code, live = one.cluster.call("POST", MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}})
+    assert code == 201
+    assert "managedFields" not in live["metadata"]
+    one.write(objects(config_map()))
+    one.settle()
+
+
+def test_the_mark_of_the_server_goes_and_what_nobody_declares_stays(one: World) -> None:
+    one.cluster.apply(as_object(config_map(data='theirs: "x", a: "1"')), manager="somebody")
+    clear = [{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]
+    one.cluster.call("PATCH", f"{MAPS}/c", clear, headers=JSON_PATCH)
+    one.cluster.apply(as_object(config_map(data='more: "y"')), manager="another")
+    managers = [m["manager"] for m in one.live(f"{MAPS}/c")["metadata"]["managedFields"]]
+    assert managers == ["another", "before-first-apply"]
+    one.write(objects(config_map(data='a: "1"')))
+    one.settle()
+    live = one.live(f"{MAPS}/c")
+    assert live["data"] == {"a": "1", "more": "y", "theirs": "x"}
+    assert {m["manager"] for m in live["metadata"]["managedFields"]} == {"another", "reconciler"}
+
+
 # ------------------------------------------------------------------------------------------------ guards
 
 
@@ -345,6 +383,18 @@ def test_what_cannot_be_changed_in_place_is_made_anew_or_said(one: World, capsys
     assert "spec.selector.matchLabels.app cannot be changed in place" in shown(made, capsys)
     one.settle()
     assert one.live(f"{DEPLOYMENTS}/web")["metadata"]["uid"] != uid
+
+
+def test_what_was_never_ours_is_not_deleted_to_make_it_anew(one: World) -> None:
+    secret = "{apiVersion: v1, kind: Secret, type: example.org/b, metadata: {name: s}}"
+    theirs = {"apiVersion": "v1", "kind": "Secret", "type": "example.org/a", "data": {"key": "eA=="}}
+    one.cluster.apply({**theirs, "metadata": {"name": "s", "namespace": "web"}}, manager="somebody")
+    one.write(objects(secret))
+    made = one.plan()
+    assert not made.changes
+    (reason,) = made.unknown.values()
+    assert "type of Secret web/s cannot be changed in place" in reason
+    assert "it does not carry our label reconciler/managed. Delete it yourself." in reason
 
 
 def test_a_rollout_that_hangs_is_a_failure(tmp_path: Path) -> None:

@@ -262,6 +262,43 @@ def test_a_host_that_goes_down_in_the_window_comes_up_as_before(site: Site, how:
     assert_reverted(site, one)
 
 
+def test_what_cannot_be_put_back_now_is_put_back_soon(site: Site) -> None:
+    """The time is over while nothing can be written: it is tried again, with nobody's help and without a reboot."""
+    one = host(site)
+    one.write(SSHD, "MaxAuthTries 4\n", 0o640)
+    site.put("sshd", *sshd("MaxAuthTries 3\n", "web1", confirmWithin="8s"))
+    process = site.start("apply", "--yes")
+    until(lambda: one.read(SSHD) == "MaxAuthTries 3\n", process)
+    process.kill()
+    process.wait()
+    folder = SSHD.rpartition("/")[0]
+    one.run(f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}")
+    until(lambda: any((one.root / "var/lib/reconciler/guard").glob("*/reverting")), seconds=30)
+    # The server restarts meanwhile.
+    until(lambda: one.run(f"umount {folder} && cat {SSHD}", check=False).stdout == "MaxAuthTries 3\n", seconds=30)
+    until(lambda: not list((one.root / "var/lib/reconciler/guard").glob("*/reverting")), seconds=40)
+    until(lambda: one.run("true", check=False).returncode == 0, seconds=10)
+    assert_reverted(site, one)
+    assert "systemd" not in left_behind(one)
+
+
+def test_remains_of_a_guard_go_at_the_next_boot(site: Site) -> None:
+    """The host went down just after a change was confirmed, before the copies (of /etc/shadow, say) were removed."""
+    one = killed_in_the_window(site, 600)
+    (marker,) = (one.root / "var/lib/reconciler/guard").glob("*/armed")
+    marker.rename(marker.with_name("confirmed"))
+    one.kill()
+    one.path(SSHD).write_text("MaxAuthTries 5\n")
+    one.start()
+    assert one.run("systemctl is-system-running --wait", check=False).stdout == "running\n"
+    assert one.read(SSHD) == "MaxAuthTries 5\n", "what was confirmed is not taken back"
+    assert "systemd" not in left_behind(one)
+    assert not list((one.root / "var/lib/reconciler/guard").glob("*"))
+    site("resume")
+    assert one.read(SSHD) == "MaxAuthTries 5\n"
+    assert "was killed" not in site("plan").errors
+
+
 def test_a_host_that_cannot_be_reached_any_more(site: Site) -> None:
     """The tool lives, and waits until it can say what became of the change."""
     one = host(site)

@@ -91,7 +91,7 @@ def test_a_restore_that_was_killed_goes_on(site: Site) -> None:
     other = site.take()
     status, said = site.command("restore", "hourly", other, "--in-place", "--yes")
     assert status == 1
-    assert "an earlier restore was stopped half-way" in said
+    assert f"an earlier restore of everything from {name} in place was stopped half-way" in said
     status, said = site.command("restore", "hourly", name, "--in-place", "--yes")
     assert status == 0, said
     assert tree(host, DATA) == before

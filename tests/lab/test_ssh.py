@@ -169,7 +169,7 @@ def test_an_alias_of_the_ssh_configuration(lab: Lab, tmp_path: Path) -> None:
             f"{lab.ssh_config.read_text()}"
         )
         assert ask(shell(lab["db1"], **bare | {"address": "nick"}), "hostname") == "db1\n"
-        with pytest.raises(ConnectError, match="there is no SSH configuration /nowhere/config"):
+        with pytest.raises(ConnectError, match=r"^web1: there is no SSH configuration /nowhere/config\.$"):
             ask(shell(lab["web1"], configFile="/nowhere/config"), "hostname")
 
 
@@ -395,9 +395,9 @@ def test_what_cannot_be_reached_is_told_in_time(
     _, mute = gate(mute=True)
     _, rude = gate(drop=99)
     for connection, expected in (
-        (shell(host, port=2), "web1: cannot be reached: Connection refused"),
+        (shell(host, port=2), rf"^web1: cannot be reached: Connection refused \({host.address} port 2\)\.$"),
         (shell(host, address=f"10.77.{lab.slot.number}.250"), "no answer within|No route to host"),
-        (shell(host, address="no-such-name.invalid"), "its address is not known"),
+        (shell(host, address="no-such-name.invalid"), r"its address is not known: no-such-name\.invalid \("),
         (mute, "no answer within 1 s|hangs up or is no SSH server"),
         (rude, "something answers, but hangs up or is no SSH server"),
     ):

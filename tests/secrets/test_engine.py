@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import shlex
 import string
 from collections.abc import Mapping
@@ -64,6 +65,35 @@ def test_the_store_is_one_source_among_others() -> None:
         one.reveal(Secret(secret_ref="otp/bob", generate="hex6"))
     with pytest.raises(SecretError, match="there is no store here"):
         Secrets(lambda: b"k").reveal(ref("otp/alice"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"hunter2\xff", "no UTF-8 text"),
+        (b"hunter2" * (secrets_module.MAX_BYTES // 7 + 1), "is larger than"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_that_holds_no_secret(content: bytes | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "s").write_bytes(content)
+    with pytest.raises(SecretError, match=message) as caught:
+        secrets().reveal(ref(f"file:{tmp_path / 's'}"))
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(SecretError, match="there is no such home folder"):
+        secrets().reveal(ref("file:~nobody-of-that-name/s"))
+
+
+def test_a_variable_that_holds_no_secret() -> None:
+    """A CI system gives an empty one for what it does not have; and a variable may hold any bytes."""
+    environ = {"EMPTY": "", "BYTES": os.fsdecode(b"hunter2\xff")}
+    one = Secrets(lambda: b"k" * 32, environ)
+    for name, message in (("EMPTY", "env:EMPTY is empty"), ("BYTES", "no UTF-8 text"), ("GONE", "is not there")):
+        with pytest.raises(SecretError, match=message):
+            one.seal(ref(f"env:{name}"))
 
 
 def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:

@@ -189,6 +189,18 @@ def test_a_store_leads_nowhere_else(store: SecretStore, tmp_path: Path) -> None:
         store.file("../../etc/x")
 
 
+def test_a_link_that_leads_to_itself(store: SecretStore) -> None:
+    store.set({"otp/alice": "x"})
+    loop = store.folder / "loop.sops.yaml"
+    loop.symlink_to(loop.name)
+    for use in (lambda: store.read(loop), lambda: store.set({"loop/x": "y"})):
+        with pytest.raises(SecretError, match=r"loop\.sops\.yaml is a link that leads to itself"):
+            use()
+    assert "otp/alice" in store.references()
+    (problem,) = store.problems(load(store.root), typed=True)
+    assert "loop.sops.yaml:1:1: is a link" in str(problem)
+
+
 @pytest.mark.parametrize(
     ("where", "variable"),
     [("key", "SOPS_AGE_KEY"), ("file", "SOPS_AGE_KEY_FILE"), ("xdg", "XDG_CONFIG_HOME"), ("home", "HOME")],
@@ -317,6 +329,13 @@ def test_new_files_follow_the_rule_above_them(store: SecretStore, me: tuple[str,
         with pytest.raises(SecretError, match=message):
             store.set({reference: "v"})
     assert sorted(store.references()) == ["manifests/m/data/k", "shared/a"]
+
+
+def test_an_identity_among_the_recipients_is_named_and_not_shown(store: SecretStore, me: tuple[str, str]) -> None:
+    (store.root / ".sops.yaml").write_text(f"creation_rules:\n- age: {me[0]}\n")
+    with pytest.raises(SecretError, match="a recipient is a private identity") as caught:
+        store.set({"otp/alice": "x"})
+    assert me[0] not in str(caught.value)
 
 
 def test_recipients_of_new_files_change_in_place(store: SecretStore, me: tuple[str, str]) -> None:

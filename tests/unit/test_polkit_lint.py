@@ -133,6 +133,12 @@ MISTAKES = {
         ["2: assignment-in-condition"],
     ),
     "assignment of the user": (rule('if (subject.user = "a")\n  return "yes";'), ["2: assignment-in-condition"]),
+    "assignment in a function that a rule calls": (
+        'function is(it) {\n return it.id = "x" }\n'
+        + rule('if (is(action) && subject.user == "a") return "yes";')
+        + "\nfunction note(list) { list.last = 1; var own = {}; own.id = 2 }",
+        ["2: assignment-in-condition"],
+    ),
     "assignment in a choice": (
         rule('return (action.id = "x") ? (subject.active ? "yes" : "no") : null;'),
         ["2: assignment-in-condition"],
@@ -435,3 +441,13 @@ def test_the_archive_of_a_host_is_read_and_a_cut_one_refused() -> None:
     for broken in (b64encode(raw.getvalue()[:1500]).decode(), b64encode(b"x" * 600).decode()):
         with pytest.raises(ProbeFailed):
             unpack(broken)
+
+
+def test_an_assignment_says_whom_it_opens_the_door_for() -> None:
+    def said(condition: str) -> str:
+        (_, message, _), *_ = lint({"a.rules": rule(f"if ({condition}) return polkit.Result.YES;")})
+        return message.rpartition(": ")[2]
+
+    assert said('action.id = "x"') == "the rule answers for every action."
+    assert said('subject.user = "a"') == "the rule answers for every user."
+    assert said('action.id == "x" && (subject.user = "a")') == "the rule answers for every user."

@@ -11,8 +11,9 @@ from reconciler.connections import shell
 from reconciler.connections.local import connect
 from reconciler.connections.process import ProcessChannel
 from reconciler.connections.shell import Shell
-from reconciler.errors import ConnectionLost, TargetMoved
-from reconciler.model import Put, Reply, Run, Script, Sh, Step, StepResult, Target, Work
+from reconciler.errors import ConnectError, ConnectionLost, TargetMoved
+from reconciler.model import Action, Change, Put, Reply, Run, Script, Sh, Step, StepResult, Target, Work
+from reconciler.types.host.directory import TYPE as DIRECTORY
 
 
 def test_a_host_that_hangs_while_it_looks_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +41,19 @@ def test_a_host_that_answers_without_end_is_given_up(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConnectionLost, match="it answers with more than 1 MiB"):
         here.read([Script("yes")])
     here.close()
+
+
+def test_what_cannot_be_started_names_its_target() -> None:
+    shell = Shell("web1", lambda: ProcessChannel(["/no/such/program"]))
+    with pytest.raises(ConnectError, match=r"^web1: /no/such/program cannot be started: No such file or directory\.$"):
+        shell.read([Script("true")])
+
+
+def test_a_folder_below_nothing_says_what_is_missing(tmp_path: Path, here: Shell) -> None:
+    assert DIRECTORY.steps is not None
+    made = Change(DIRECTORY("here", path=f"{tmp_path}/no/sub"), Action.CREATE, None, {})
+    (result,) = here.execute([Work("a", list(DIRECTORY.steps(made)))], reveal)
+    assert (result.status, result.output) == (1, f"there is no folder {tmp_path}/no; describe it, too")
 
 
 # ------------------------------------------------------------------------------------------------ one round trip

@@ -190,6 +190,20 @@ def test_each_mistake_is_told_once_in_our_words(text: str, wanted: list[str], tm
         assert one.removeprefix("a.yaml:").startswith(start), found
 
 
+def test_the_rules_on_values_are_told_with_the_shape(tmp_path: Path) -> None:
+    """All at once: a day that does not exist beside a key that is not known and a value of the wrong type."""
+    spec = '{hosts: [web1], expires: "2027-02-30", uid: x, grops: [a], comment: ["2027-02-30"]}'
+    (tmp_path / "a.yaml").write_text(f"{HOST}{HEAD}kind: User\nmetadata: {{name: u}}\nspec: {spec}\n")
+    with pytest.raises(InvalidInput) as caught:
+        validate(load(tmp_path), default())
+    assert [str(p).removeprefix(f"{tmp_path}/a.yaml:9:") for p in caught.value.problems] == [
+        "32: User/u: spec.expires is not allowed here: there is no day 2027-02-30.",
+        '51: User/u: spec.uid is "x", not a whole number.',
+        "54: User/u: spec.grops is not known. Did you mean groups?",
+        "75: User/u: spec.comment is a list, not text.",
+    ]
+
+
 def test_no_library_speaks_in_messages(tmp_path: Path) -> None:
     """Every value of the sample data centre in turn is empty, or of another type."""
     foreign = re.compile(r"[Ii]nput should|should (?:have|be)|Tuple|is not of type|non-empty|under any|pydantic")

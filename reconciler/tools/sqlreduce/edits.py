@@ -18,6 +18,7 @@ from pglast import ast, enums
 from pglast.error import Error as PglastError
 from pglast.parser import parse_sql
 
+from reconciler.tools.sqlreduce.bodies import is_body, shorter_bodies
 from reconciler.tools.sqlreduce.outline import outline
 from reconciler.tools.sqlreduce.printing import Known, Unprintable, to_sql
 from reconciler.tools.sqlreduce.tree import (
@@ -88,8 +89,6 @@ IDENTITY = frozenset(
 # What no grammar rule leaves out, so that trying it would be time lost.
 MANDATORY = frozenset({"fields", "funcname", "names", "relname", "stmt", "subselect", "sval", "typeName"})
 MANY = 60  # nodes below which every descendant is tried in place of its ancestor
-BODY = 12  # characters from which the body of a function is looked into
-MINIMUM_PARTS = 5  # of a block, with the semicolons and keywords between them
 LONG = 3  # characters from which a constant is worth being made shorter
 
 
@@ -178,7 +177,7 @@ def find_edits(root: Root, places: list[Place]) -> list[Edit]:
             place.cuts = [*_clears(place, places), *_flags(place), *_hoists(root, place, places)]
             if category(place.node) == "expression":
                 place.cuts += _constants(root, place)
-            if isinstance(place.node, ast.String) and isinstance(place.parent and place.parent.node, ast.DefElem):
+            if is_body(place):
                 place.cuts += _bodies(place)
         edits += place.cuts
     return edits
@@ -363,21 +362,16 @@ def _constants(root: Root, place: Place) -> Iterator[Edit]:
 
 
 def _bodies(place: Place) -> Iterator[Edit]:
-    """The body of a function or a DO block: edits of the SQL in it, and of the statements between semicolons."""
+    """The body of a function or a DO block, made shorter."""
     text = place.node.sval
-    if len(text) < BODY:
-        return
-    tried: set[str] = {text}
-    for shorter in (*_edited(text), *_without_parts(text)):
-        if shorter not in tried and len(shorter) < len(text):
-            tried.add(shorter)
-            yield Edit(
-                "body",
-                ("body", id(place.node), shorter),
-                partial(write, place.node, "sval", shorter),
-                (),
-                odds=1 - len(shorter) / len(text) / 2,
-            )
+    for shorter in shorter_bodies(place, _edited):
+        yield Edit(
+            "body",
+            ("body", id(place.node), shorter),
+            partial(write, place.node, "sval", shorter),
+            (),
+            odds=1 - len(shorter) / len(text) / 2,
+        )
 
 
 def _edited(text: str) -> Iterator[str]:
@@ -400,18 +394,3 @@ def _edited(text: str) -> Iterator[str]:
             apply(before)
         if not re.search(r"\bNone\b", shorter):
             yield shorter
-
-
-def _without_parts(text: str) -> Iterator[str]:
-    """A block without some of its statements, or with one of them made smaller."""
-    parts = re.split(r"(;|\b(?:begin|then|else|loop|declare)\b)", text, flags=re.IGNORECASE)
-    if len(parts) < MINIMUM_PARTS:
-        return
-    for start, stop in segments(len(parts)):
-        yield "".join(parts[:start] + parts[stop:]).strip()
-    for at in range(len(parts) - 1):
-        if parts[at + 1] == ";":
-            yield "".join(parts[:at] + parts[at + 2 :]).strip()
-    for at, part in enumerate(parts):
-        for shorter in _edited(part.strip()):
-            yield "".join([*parts[:at], " ", shorter, *parts[at + 1 :]]).strip()

@@ -73,7 +73,7 @@ class PostgresOracle:
         self.read_only, self.advance_sequences = read_only, advance_sequences
         self.target = Failure("")
         self.losses = 0
-        self.grace = 2 * timeout  # seconds to look whether slow candidates fail like the input after all
+        self.grace = timeout  # seconds to look whether slow candidates fail like the input after all
         self.sessions = [Session(dsn, timeout)]
         self.sessions[0].patient = self.match.kind == "crash"  # what happens is the last job's doing
         self.far = self.sessions[0].is_far()

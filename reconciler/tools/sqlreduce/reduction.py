@@ -6,10 +6,11 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.tools.sqlreduce.oracle import Failure, Oracle, Trial, Unstable
-from reconciler.tools.sqlreduce.safety import admit, harmless
+from reconciler.tools.sqlreduce.outline import outline
+from reconciler.tools.sqlreduce.safety import admit, harmless, has_options
 from reconciler.tools.sqlreduce.search import Counts, Search
 from reconciler.tools.sqlreduce.tokens import without_noise
 from reconciler.tools.sqlreduce.tree import measure
@@ -82,8 +83,10 @@ def reduce(
         with _without_collector():
             search = Search(oracle, source.sql, target, on_trial, counts, harmless)
             search.run()
-            if tokens:
-                search.run_tokens()
+            while (tokens or has_options(outline(search.sql))) and search.run_tokens():
+                unplaced = replace(target, position=0)  # which says where it was in the input
+                search = Search(oracle, search.sql, unplaced, on_trial, counts, harmless, search.seen)
+                search.run()
         minimal = _confirmed(search, oracle, counts)
         if minimal:
             break

@@ -8,8 +8,9 @@ from typing import Any
 
 from pglast import ast, enums
 
+from reconciler.tools.sqlreduce.bodies import is_body, statements
 from reconciler.tools.sqlreduce.edits import Changes, Edit, Root, category, category_of, put, put_made, segments, write
-from reconciler.tools.sqlreduce.tree import Change, Node, Place, by_class, children, make, with_item
+from reconciler.tools.sqlreduce.tree import Change, Node, Place, by_class, children, every, make, with_item
 
 
 def find_rewrites(root: Root, places: list[Place]) -> list[Edit]:
@@ -38,10 +39,25 @@ def _local(root: Root, place: Place, places: list[Place]) -> Iterator[Edit]:
     if type(place.node).__name__ == "JoinExpr" and place.index:
         arms = tuple(p for p in children(place, places) if p.field in ("larg", "rarg"))
         yield Edit("flatten", ("flatten", id(place.node)), partial(_flatten, root, place), (place,), arms)
+    if is_body(place):
+        yield from _out_of_body(root, place)
     if category(place.node) == "statement":
         yield from _to_select(root, place, places)
         yield from _moves(place, places)
         yield from _columns(place, places)
+
+
+def _out_of_body(root: Root, place: Place) -> Iterator[Edit]:
+    """A statement of a function's body instead of the function's definition."""
+    top: Place | None = place.parent
+    while top is not None and category(top.node) != "statement":
+        top = top.parent
+    if top is None:
+        return
+    for stmt in statements(place):
+        added = sum(1 for _ in every((stmt,)))
+        key = ("select", id(place.node), place.node.sval, id(stmt))
+        yield Edit("select", key, partial(put, root, top, stmt), (top,), added=added)
 
 
 def _flatten(root: Root, place: Place) -> Changes:

@@ -108,6 +108,11 @@ def harmless(query: Outline) -> bool:
     return not any(lasting(statement) or statement.transaction in _FRAME for statement in query.statements)
 
 
+def has_options(query: Outline) -> bool:
+    """Whether a query holds statements other than queries: those have words for which the tree has no node."""
+    return any(statement.kind not in _EXPLAINABLE for statement in query.statements)
+
+
 def explainable(query: Outline) -> bool:
     """Whether EXPLAIN knows the query: one statement that the planner sees."""
     statements = query.statements

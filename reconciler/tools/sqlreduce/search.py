@@ -20,6 +20,7 @@ from pglast.error import Error as PglastError
 from pglast.keywords import COL_NAME_KEYWORDS, RESERVED_KEYWORDS, TYPE_FUNC_NAME_KEYWORDS, UNRESERVED_KEYWORDS
 from pglast.parser import parse_sql
 
+from reconciler.tools.sqlreduce.bodies import is_body
 from reconciler.tools.sqlreduce.edits import Edit, Root, apply, find_edits
 from reconciler.tools.sqlreduce.oracle import Failure, Oracle, Trial, Waiting
 from reconciler.tools.sqlreduce.outline import Outline, identifiers, invents, outline
@@ -110,6 +111,9 @@ class Search:
             self.input_names |= identifiers(known.text)
             self.known = known
         self.input_names |= {p.node.sval or "" for p in self.places if isinstance(p.node, ast.String)}
+        for body in filter(is_body, self.places):
+            with contextlib.suppress(PglastError):
+                self.input_names |= identifiers(body.node.sval)
         self.words = self.input_names | KEYWORDS
         self.price = 1.0 if self.target.kind == "error" else DEAR
         self.nodes = self.size.nodes
@@ -169,9 +173,13 @@ class Search:
                 self._accept(won)
                 self.queue.fill(self._edits())
 
-    def run_tokens(self) -> None:
-        """The last pass: removes neighbouring tokens from the text as long as one removal succeeds."""
-        shorter = True
+    def run_tokens(self) -> bool:
+        """The last pass: removes neighbouring tokens from the text as long as one removal succeeds.
+
+        Returns:
+            whether one did; the tree is still the one before
+        """
+        before, shorter = self.sql, True
         while shorter:
             shorter = False
             for text in shorter_texts(self.sql):
@@ -183,6 +191,7 @@ class Search:
                     self.counts.accepted += 1
                     self.sql, self.measured, shorter = text, measure(text), True
                     break
+        return self.sql != before
 
     @property
     def size(self) -> Measure:

@@ -72,7 +72,7 @@ def _all_cuts(sql: str) -> Iterator[str]:
 def _cuts(sql: str, width: int) -> Iterator[str]:
     spans = [(token.start, token.end + 1, token.name) for token in scan(sql)]
     for at in range(len(spans) - width + 1):
-        yield _joined(sql, [(0, spans[at][0]), (spans[at + width - 1][1], len(sql))])
+        yield joined(sql, [(0, spans[at][0]), (spans[at + width - 1][1], len(sql))])
     if width > 1:
         return
     opened: list[tuple[int, int, str]] = []
@@ -81,10 +81,10 @@ def _cuts(sql: str, width: int) -> Iterator[str]:
             opened.append(span)
         elif span[2] == "ASCII_41" and opened:
             start = opened.pop()
-            yield _joined(sql, [(0, start[0]), (start[1], span[0]), (span[1], len(sql))])
+            yield joined(sql, [(0, start[0]), (start[1], span[0]), (span[1], len(sql))])
 
 
-def _joined(sql: str, parts: list[tuple[int, int]]) -> str:
+def joined(sql: str, parts: list[tuple[int, int]]) -> str:
     """The parts of a text, with one space between two that would grow together."""
     out = ""
     for start, stop in parts:

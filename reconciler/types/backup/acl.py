@@ -51,5 +51,5 @@ def needs(acl: Acl) -> Iterable[str]:
 
 
 TYPE: ResourceType[Any] = ResourceType(
-    "pbs.acl", Acl, probe, steps, provides=lambda acl: (f"acl:{acl.path}:{acl.who}",), needs=needs
+    "pbs.acl", Acl, probe, steps, provides=lambda acl: (f"acl:{acl.path}:{acl.who}:{acl.role}",), needs=needs
 )

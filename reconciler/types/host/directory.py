@@ -117,7 +117,8 @@ def steps(change: Change[Directory]) -> Iterable[Step]:
         return
     if change.before is None:
         yield Sh(
-            'inside "$1"\n[ -e "$ROOT$1" ] || mkdir -m "$2" -- "$ROOT$1"\n'
+            'inside "$1"\nd=${1%/*}\n[ -d "$ROOT$d/" ] || { echo "there is no folder $d; describe it, too"; exit 1; }\n'
+            '[ -e "$ROOT$1" ] || mkdir -m "$2" -- "$ROOT$1"\n'
             f'{REFUSE}own "$1" "$3" "$4"\nchmod -- "$2" "$ROOT$1"\nsync -- "$ROOT${{1%/*}}/"',
             (path, mode or "0755", owner, group),
             title=" ".join(filter(None, ("make the directory", path, _access(mode or "0755", owner, group)))),

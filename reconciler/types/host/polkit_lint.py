@@ -50,6 +50,8 @@ MISSING_METHODS: Final = _words(
 )
 """Newer methods of arrays and strings that the engine lacks."""
 MISSING_FUNCTIONS: Final = {"Object": {"entries", "fromEntries", "values"}, "Array": {"from", "of"}}
+ASKED: Final = frozenset({"id", "user", "groups"})
+"""What nobody ever assigns to on purpose: whom and what polkit asks about."""
 CONSEQUENCE: Final = "polkit then denies every action to everybody"
 
 Problem = tuple[str, str, str]
@@ -146,11 +148,19 @@ class _Lint:
                 )
         for test in _conditions(self._tree):
             if test.kind == "assign" and test.text == "=" and not (test.parens and test.part(0).kind == "name"):
-                self._assigned(test, "the condition no longer asks anything: the rule answers for every action")
+                whom = _root(test.part(0)) in {rule.subject for rule in self._rules if rule.subject}
+                every = "user" if whom else "action"
+                self._assigned(test, f"the condition no longer asks anything: the rule answers for every {every}")
         for rule in self._rules:
             for node in rule.body.walk():
                 if node.kind == "assign" and _root(node.part(0)) in (rule.action, rule.subject):
                     self._assigned(node, "the rule forgets what it was asked")
+        # A function that a rule calls is given what polkit asks about under any name.
+        for function in (n for n in self._tree.walk() if n.kind in ("function", "declaration")):
+            given = {p.text for p in function.parts[:-1] if p is not None}
+            for node in _inside(function.part(-1)):
+                if node.kind == "assign" and node.part(0).text in ASKED and _root(node.part(0)) in given:
+                    self._assigned(node, "a rule that calls this forgets what it was asked")
 
     def _assigned(self, node: Node, consequence: str) -> None:
         target, value = _show(node.part(0)), _show(node.part(1))

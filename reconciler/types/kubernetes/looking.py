@@ -16,8 +16,11 @@ from reconciler.types.kubernetes.manifest import KubernetesObject, compared_leav
 from reconciler.types.kubernetes.names import KEEP, LABEL, MANAGER
 from reconciler.types.kubernetes.readiness import readiness
 
-CLIENT_SIDE: Final = frozenset(("kubectl-client-side-apply", "before-first-apply"))
+BEFORE: Final = "before-first-apply"
+"""What the server calls those who set fields while nobody was noted."""
+CLIENT_SIDE: Final = frozenset(("kubectl-client-side-apply", BEFORE))
 """Managers of tools that did not apply on the server: their fields are taken over, or what is dropped would stay."""
+_LAST_APPLIED: Final = ("metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration")
 _IMMUTABLE: Final = re.compile(
     r"immutable|may not change once set|cannot change roleRef|updates to .* (?:are |is )?forbidden"
     r"|Forbidden: updates to",
@@ -119,6 +122,10 @@ def _state(
     works, reason = readiness(live)
     taken = [entry for entry in paths.entries(live) if entry.get("manager") in CLIENT_SIDE]
     omitted, kept = _left(one, live)
+    taken_over: list[Mapping[str, Any]] | None = None
+    if one.client_side is False and (taken or _by_nobody(live)):
+        # Nothing where nobody is noted: the apply will note the mark of the server, which goes then.
+        taken_over = _taken_over(live, taken) if taken else []
     around: dict[str, Any] = {
         "path": path,
         "uid": metadata.get("uid"),
@@ -128,7 +135,7 @@ def _state(
         "works": works,
         "trouble": reason,
         "warnings": body.get("warnings") or [],
-        "managedFields": _taken_over(live, taken) if taken and one.client_side is False else None,
+        "managedFields": taken_over,
         "keep": _may_go(metadata),
     }
     if reply.status == 0:
@@ -139,11 +146,13 @@ def _state(
         changed = [
             p for p, _ in compared_leaves(one) if found[0][paths.spelled(p)] != (one.fields or {})[paths.spelled(p)]
         ]
-        if one.fixed is None:
+        stays = _may_go(metadata)
+        if one.fixed is None or stays:
             names = ", ".join(fixed) or "a field"
+            fix = f"It is not deleted to make it anew: {stays}. Delete it yourself." if stays else ""
             return Unprobed(
-                f"{names} of {places.display(one)} cannot be changed in place: {_words(body)} Delete the object "
-                "yourself, or say `immutable: replace`."
+                f"{names} of {places.display(one)} cannot be changed in place: {_words(body)} "
+                f"{fix or 'Delete the object yourself, or say `immutable: replace`.'}"
             )
     else:
         return Unprobed(places.refusal(reply, _applying(one, reply)))
@@ -267,7 +276,7 @@ def _may_go(metadata: Mapping[str, Any]) -> str:
 
 
 def _taken_over(live: Mapping[str, Any], taken: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """`managedFields` with the fields of client-side tools as ours."""
+    """`managedFields` with the fields of client-side tools as ours, and without the mark of the server."""
     ours: dict[str, Any] = {
         "manager": MANAGER,
         "operation": "Apply",
@@ -278,6 +287,8 @@ def _taken_over(live: Mapping[str, Any], taken: Sequence[Mapping[str, Any]]) -> 
     rest = []
     for entry in places.meta(live).get("managedFields") or ():
         mine = entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource")
+        if entry in taken and not _of_a_tool(entry):
+            continue
         if mine or entry in taken:
             ours |= {k: entry[k] for k in ("apiVersion", "time") if k in entry}
             ours["fieldsV1"] = paths.united(ours["fieldsV1"], entry.get("fieldsV1") or {})
@@ -286,8 +297,28 @@ def _taken_over(live: Mapping[str, Any], taken: Sequence[Mapping[str, Any]]) -> 
     return [ours, *rest]
 
 
+def _by_nobody(live: Mapping[str, Any]) -> bool:
+    """Whether it has fields, and nobody is noted who set them."""
+    metadata = places.meta(live)
+    if metadata.get("managedFields"):
+        return False
+    own = any(metadata.get(name) for name in ("labels", "annotations", "finalizers", "ownerReferences"))
+    return own or bool(live.keys() - {"apiVersion", "kind", "metadata", "status"})
+
+
+def _of_a_tool(entry: Mapping[str, Any]) -> bool:
+    """Whether a client-side tool set these fields. Of others nobody knows who meant them, so what nobody declares
+    stays."""
+    return entry.get("manager") != BEFORE or paths.owns(entry.get("fieldsV1") or {}, _LAST_APPLIED)
+
+
 def _leftovers(one: KubernetesObject, taken: Sequence[Mapping[str, Any]]) -> list[str]:
     """What client-side tools own and nobody declares: it goes with the take-over."""
     held = list(one.fields or {})
-    found = dict.fromkeys(paths.spelled(p) for entry in taken for p in paths.owned_leaves(entry.get("fieldsV1") or {}))
+    found = dict.fromkeys(
+        paths.spelled(p)
+        for entry in taken
+        if _of_a_tool(entry)
+        for p in paths.owned_leaves(entry.get("fieldsV1") or {})
+    )
     return [text for text in found if not any(paths.covers(h, text) or paths.covers(text, h) for h in held)]

@@ -17,7 +17,7 @@ from typing import Any, Final
 from reconciler.model import Change, Readiness, Request, ResourceType, Risk, State, Step
 from reconciler.types.kubernetes import places
 from reconciler.types.kubernetes.fieldpaths import MISSING
-from reconciler.types.kubernetes.looking import body, probe
+from reconciler.types.kubernetes.looking import BEFORE, body, probe
 from reconciler.types.kubernetes.manifest import KubernetesObject, complete
 from reconciler.types.kubernetes.names import MANAGER
 from reconciler.types.kubernetes.order import among, needs, parts, provides
@@ -63,6 +63,10 @@ def steps(change: Change[KubernetesObject]) -> Iterable[Step]:
         again_while="could not find the requested resource" if change.before is None else "",
         title=_title(change, what),
     )
+    if change.before is not None and seen.get("managedFields") == []:
+        mark = "/metadata/managedFields/1"
+        forget = [{"op": "test", "path": f"{mark}/manager", "value": BEFORE}, {"op": "remove", "path": mark}]
+        yield Request("PATCH", path, body=forget, title=f"forget that others set the fields of {what} before")
 
 
 def _take_over(path: str, seen: State, what: str) -> Request:

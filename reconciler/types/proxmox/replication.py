@@ -142,6 +142,6 @@ TYPE: ResourceType[Any] = ResourceType(
     patience=PATIENCE,
     immutable=frozenset(("between", "removing")),
     provides=lambda job: (f"replication:{job.guest}:{job.number}",),
-    needs=lambda job: (f"guest:{job.guest}", "zfs storage"),
+    needs=lambda job: (f"guest:{job.guest}", "edit:zfs storages"),
     risk=risk,
 )

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from reconciler.model import CONTROL, IDENTITY, Change, Get, Probe, ResourceType, Spec, State
 from reconciler.types.api import answer
 from reconciler.types.proxmox.names import GuestName, Place, one_of, places
+
+
+ROUNDS: Final = 120.0
+"""Seconds until a job that is due has been begun: the scheduler comes once a minute."""
 
 
 class ReplicationHealth(Spec):
@@ -43,8 +47,8 @@ def probe(jobs: Sequence[ReplicationHealth]) -> Probe:
 
 
 def _state(job: ReplicationHealth, row: Mapping[str, Any] | None, now: float) -> State:
-    """A job that does not exist, or is switched off, is no matter of health."""
-    if row is None or row.get("disable"):
+    """A job that does not exist, is switched off or on its way out is no matter of health."""
+    if row is None or row.get("disable") or row.get("remove_job"):
         return {"problems": []}
     return {"problems": [list(problem) for problem in _problems(job, row, now)]}
 
@@ -57,12 +61,19 @@ def _problems(job: ReplicationHealth, row: Mapping[str, Any], now: float) -> Ite
         yield "failing", f"{name}: failed {failures} times in a row: {why}", "Look at the job's log on its node."
     last = float(row.get("last_sync") or 0)
     if not last:
-        yield "never-synced", f"{name}: has never synced.", "Run it once: schedule now, on the node of the guest."
+        if not _is_new(row, now):
+            yield "never-synced", f"{name}: has never synced.", "Run it once: schedule now, on the node of the guest."
     elif now - last > job.stale_after:
         yield "stale", f"{name}: stale for {spoken(now - last)}.", "Look at the schedule and at the other node."
     took = float(row.get("duration") or 0)
     if job.slow_after is not None and took > job.slow_after:
         yield "slow", f"{name}: the last sync took {spoken(took)}.", "Sync more often, or raise the rate."
+
+
+def _is_new(row: Mapping[str, Any], now: float) -> bool:
+    """Whether a job that never synced could not have by now: it is under way, or was neither tried nor due."""
+    tried = row.get("last_try") or row.get("fail_count")
+    return bool(row.get("pid")) or (not tried and now < float(row.get("next_sync") or 0) + ROUNDS)
 
 
 def spoken(seconds: float) -> str:

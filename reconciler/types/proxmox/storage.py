@@ -94,7 +94,7 @@ TYPE: ResourceType[Any] = ResourceType(
     immutable=frozenset(("type", "path", "pool", "vgname", "thinpool", "server", "export", "share", "datastore")),
     write_only=frozenset(("password",)),
     # Jobs copy what lies on ZFS, and remove the copies when they go: such storages come before them and go after them.
-    provides=lambda s: (f"storage:{s.storage}", *["zfs storage"] * (s.type == "zfspool")),
+    provides=lambda s: (f"storage:{s.storage}", *["edit:zfs storages"] * (s.type == "zfspool")),
     needs=lambda s: s.after,
     risk=risk,
 )
