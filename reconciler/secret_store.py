@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
 import secrets as random
@@ -423,7 +424,7 @@ class SecretStore:
             return after != before
 
     def write(self, file: Path, text: str) -> None:
-        """Write a file of the store, all or nothing, readable for its owner only.
+        """Write a file of the store, all or nothing, readable for its owner only; inside `locked`.
 
         Raises:
             SecretError: it cannot be written; then it is as it was.
@@ -431,6 +432,10 @@ class SecretStore:
         if not self._is_inside(file):
             raise SecretError(f"{rules.shown(file)} leads out of the desired state.")
         self.forget(file)
+        # What a writer left behind that was killed; we are alone here.
+        for draft in file.parent.glob(f".{glob.escape(file.name)}.*"):
+            with contextlib.suppress(OSError):
+                draft.unlink()
         write_private(file, text)
 
 

@@ -139,7 +139,7 @@ class Secrets:
                     raise SecretError(f"the secret {ref} is not there. Set the environment variable {name}.")
                 return _text(ref, os.fsencode(self._environ[name]))
             case "command":
-                return _printed(ref, name)
+                return printed(ref, name)
         try:
             with Path(name).expanduser().open("rb") as file:
                 raw = file.read(MAX_BYTES + 1)
@@ -212,8 +212,16 @@ def _text(ref: str, raw: bytes) -> str:
         raise SecretError(f"the secret {ref} cannot be read: no UTF-8 text.") from None
 
 
-def _printed(ref: str, command: str) -> str:
-    """What a program prints. What it says on standard error is not passed on: it may hold anything."""
+def printed(ref: str, command: str) -> str:
+    """What a program prints. What it says on standard error is not passed on: it may hold anything.
+
+    Args:
+        ref: what the value is called in messages.
+        command: the program and its arguments, quoted as for sh.
+
+    Raises:
+        SecretError: it failed, or printed nothing.
+    """
     try:
         argv = shlex.split(command)
     except ValueError as error:

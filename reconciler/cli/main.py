@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -62,7 +63,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     from reconciler.errors import InvalidInput, ReconcilerError
 
     words = list(sys.argv[1:] if argv is None else argv)
-    as_json = "json" in (w.removeprefix("--output=") for w in words)
+    asked = {f"{option}={value}".lower() for option, value in pairwise(words)} | {w.lower() for w in words}
+    as_json = not asked.isdisjoint({"--output=json", "--format=json"})
     try:
         command = typer.main.get_command(app)
         spare(command)
@@ -90,6 +92,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         if show is not None:
             if hasattr(error, "message"):
                 error.message = str(error.message).removeprefix("Value error, ")  # typer's library speaks
+            if as_json:
+                return _fail(as_json, [{"message": error.format_message()}], [])  # type: ignore[attr-defined]
             show()
             return 1
         if type(error).__name__ == "Abort":

@@ -39,7 +39,12 @@ def export(
 
 @podman.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Kubernetes YAML, as `podman kube generate` writes it.", metavar="FILE")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Kubernetes YAML, as `podman kube generate` writes it; - for standard input.", metavar="FILE"
+        ),
+    ],
     hosts: Annotated[list[str], typer.Option("--host", help="Who shall run it. May be repeated.")],
     secrets: Annotated[
         str | None, typer.Option("--secrets", help="Where references of the secrets begin; by default the pod's name.")
@@ -57,7 +62,7 @@ def import_(
     from reconciler.tools.podman.kubernetes import imported
 
     try:
-        documents = [document for document in YAML(typ="safe").load_all(file.read_text()) if document is not None]
+        documents = [document for document in YAML(typ="safe").load_all(_text(file)) if document is not None]
     except OSError as error:
         raise ReconcilerError(f"{file} cannot be read: {error.strerror}.") from None
     except (YAMLError, UnicodeDecodeError) as error:
@@ -69,6 +74,14 @@ def import_(
     except (KeyError, TypeError, AttributeError) as error:
         raise ReconcilerError(f"{file} is no Kubernetes YAML that can be read: {error} is missing or wrong.") from None
     _print(found, output)
+
+
+def _text(file: Path) -> str:
+    if str(file) == "-":
+        import sys
+
+        return sys.stdin.buffer.read().decode()
+    return file.read_text(encoding="utf-8")
 
 
 def _print(found: Any, output: Output) -> None:

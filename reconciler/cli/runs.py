@@ -81,7 +81,7 @@ def apply(
         with _watched(here, output):
             made = _read(path, here) if planned else here.plan(_scope(target, exclude), force=force, pool=pool)
         pool.targets = made.targets
-        if not planned or not yes:
+        if not planned or not yes or not made.changes:
             _show_plan(here, made, output, event="plan")
         _warn_unfinished(here, output)
         if made.empty and not made.adopt and not made.release:

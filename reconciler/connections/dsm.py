@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import select
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -234,7 +235,9 @@ class Dsm:
     def _dial(self) -> http.client.HTTPSConnection:
         """The connection, made and proved to lead to the right server before anything is said."""
         if self._connection is not None:
-            return self._connection
+            if not _is_over(self._connection):
+                return self._connection
+            self._hang_up()
         parts = urlsplit(self._settings["url"])
         pinned, ca = self._settings.get("fingerprint"), self._settings.get("ca")
         try:
@@ -271,6 +274,17 @@ class Dsm:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _is_over(connection: http.client.HTTPSConnection) -> bool:
+    """Whether the server has closed an idle connection. A write that is sent into one looks as if its answer had got
+    lost."""
+    if connection.sock is None:
+        return True
+    look = select.poll()
+    look.register(connection.sock, select.POLLIN)
+    # Between an answer and the next request nothing is to be read but the end.
+    return bool(look.poll(0))
 
 
 def colons(fingerprint: str) -> str:

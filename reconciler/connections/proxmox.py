@@ -161,7 +161,16 @@ class Proxmox:
             params["digest"] = digest
         waited = 0.0
         while True:
-            status, text = self._send(step.method, step.path, params, writes=True)
+            try:
+                status, text = self._send(step.method, step.path, params, writes=True)
+            except ConnectionLost as error:
+                if step.keep is None:
+                    raise
+                # Looking again would find the object, and nobody would miss what it will never show again.
+                words = (
+                    f"{error} What was to be kept came with it: if the object is there now, remove it, and apply again."
+                )
+                return StepResult(address, index, 1, words)
             if not (step.again_while and step.again_while in text and status and waited < AGAIN_SECONDS):
                 break
             self._sleep(1.0)

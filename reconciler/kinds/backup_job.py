@@ -10,6 +10,7 @@ from pydantic import Field
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Line, Ref, Word
+from reconciler.kinds.proxmox_cluster import check_name
 from reconciler.model import Discovery, Document, Kind, Resource, Spec, Target, declared
 from reconciler.types.api import Retention, document_name
 from reconciler.types.proxmox.backup_job import ENTRIES
@@ -74,6 +75,7 @@ def check(document: Document[BackupJobSpec], catalog: Catalog) -> Iterable[Probl
     if spec.exclude and not spec.all:
         message, fix = "`exclude` goes with `all: true`.", "Take it out."
         yield catalog.problem(document, ("spec", "exclude"), message, fix)
+    yield from check_name(document, catalog, "id", BackupId)
 
 
 def discover(target: Target) -> Discovery | None:

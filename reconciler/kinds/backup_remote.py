@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Line, Ref, Word
-from reconciler.kinds.proxmox_cluster import Fingerprint
+from reconciler.kinds.proxmox_cluster import Fingerprint, check_name
 from reconciler.model import Document, Kind, Resource, Secret, Spec, declared
 from reconciler.types.backup.remote import TYPE as pbs_remote
 from reconciler.types.proxmox.names import JobName, Principal
@@ -49,4 +50,9 @@ def expand(document: Document[BackupRemoteSpec], catalog: Catalog) -> Iterable[R
     yield pbs_remote(spec.server, name=spec.name or document.name, auth_id=spec.login, **fields)
 
 
-KIND = Kind("BackupRemote", BackupRemoteSpec, expand)
+def check(document: Document[BackupRemoteSpec], catalog: Catalog) -> Iterable[Problem]:
+    """What it is called on the server must be a name there."""
+    yield from check_name(document, catalog, "name", JobName)
+
+
+KIND = Kind("BackupRemote", BackupRemoteSpec, expand, check)

@@ -13,6 +13,7 @@ from reconciler.expand import Catalog
 from reconciler.fields import AbsolutePath, Line, Ref, Word
 from reconciler.kinds.datastore import Pool
 from reconciler.kinds.datastore import resources as datastore
+from reconciler.kinds.proxmox_cluster import check_name
 from reconciler.kinds.prune_job import numbers
 from reconciler.model import Document, Kind, Resource, Secret, Spec, declared
 from reconciler.types.api import Retention
@@ -122,10 +123,11 @@ def expand(document: Document[BackupStorageSpec], catalog: Catalog) -> Iterable[
 
 
 def check(document: Document[BackupStorageSpec], catalog: Catalog) -> Iterable[Problem]:
-    """The account must be one whose password can be set."""
+    """The account must be one whose password can be set, and the storage must have a name that it can have."""
     if document.spec.user.rpartition("@")[2] != "pbs":
         message = "the account must be of the realm pbs, because its password is set here."
         yield catalog.problem(document, ("spec", "user"), message, f"Write {document.spec.user.partition('@')[0]}@pbs.")
+    yield from check_name(document, catalog, "storage", StorageId)
 
 
 KIND = Kind("BackupStorage", BackupStorageSpec, expand, check)

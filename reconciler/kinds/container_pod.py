@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -155,6 +156,10 @@ def check(document: Document[ContainerPodSpec], catalog: Catalog) -> Iterable[Pr
             if name in spec.model_fields_set:
                 alias = ContainerPodSpec.model_fields[name].alias or name
                 yield problem((alias,), f"spec.{alias} is for rootless containers, and these are root's.", "Remove it.")
+    for index, network in enumerate(spec.networks):
+        if network.subnet is not None and not _is_subnet(network.subnet):
+            message = f"spec.networks[{index}].subnet is {network.subnet}, which is none."
+            yield problem(("networks", index, "subnet"), message, "Write one such as 10.89.5.0/24, without host bits.")
     if spec.host_network and spec.networks:
         yield problem(("networks",), "has hostNetwork and networks, which exclude each other.", "Keep one of them.")
 
@@ -211,6 +216,22 @@ def _container(
             yield problem((*at, "secrets", index, "env"), message, "Remove one of them.")
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_subnet(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _ports(spec: ContainerPodSpec, problem: Any) -> Iterable[Problem]:
     seen: dict[tuple[int, str], set[str | None]] = {}
     for number, container in enumerate(spec.containers):
@@ -221,6 +242,8 @@ def _ports(spec: ContainerPodSpec, problem: Any) -> Iterable[Problem]:
                 message = f"the host's port {port.host or port.container} is published twice."
                 yield problem(at, message, "Give one of them another `host`.")
             taken.add(port.address)
+            if port.address is not None and not _is_address(port.address.strip("[]")):
+                yield problem((*at, "address"), f"{port.address} is no IP address.", "Write one such as 127.0.0.1.")
             if spec.host_network:
                 yield problem(at, "ports are published although the host's network is used.", "Remove `ports`.")
 

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import AbsolutePath, Line, Ref
+from reconciler.kinds.proxmox_cluster import check_name
 from reconciler.model import Discovery, Document, Kind, Resource, Spec, Target, declared
 from reconciler.types.api import document_name
 from reconciler.types.backup.datastore import ENTRIES
@@ -72,6 +74,11 @@ def resources(server: str, name: str, spec: Any) -> Iterable[Resource[Any]]:
     yield pbs_datastore(server, name=name, path=spec.path or f"/mnt/datastore/{name}", **fields)
 
 
+def check(document: Document[DatastoreSpec], catalog: Catalog) -> Iterable[Problem]:
+    """What it is called on the server must be a name there."""
+    yield from check_name(document, catalog, "name", JobName)
+
+
 def discover(target: Target) -> Discovery | None:
     """The datastores of a server."""
     return _discover(target.name) if target.settings.get("service") == "PBS" else None
@@ -87,4 +94,4 @@ def _discover(server: str) -> Discovery:
     return documents
 
 
-KIND = Kind("Datastore", DatastoreSpec, expand, discover=discover)
+KIND = Kind("Datastore", DatastoreSpec, expand, check, discover=discover)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Line, Ref, Word
 from reconciler.model import Discovery, Document, Get, Kind, Resource, Spec, Target, declared
-from reconciler.types.api import PERMISSIONS, answer, document_name, require
+from reconciler.types.api import PERMISSIONS, answer, document_name, fields_of, require
 from reconciler.types.proxmox.guest import TYPE as pve_guest
 from reconciler.types.proxmox.names import GuestName
 
@@ -53,11 +54,29 @@ class GuestSpec(Spec):
     options: dict[Word, Line] | None = Field(None, description="Further options of the guest, as the API calls them.")
 
 
+NO_SETTINGS: Final = frozenset(
+    ("background_delay", "delete", "digest", "force", "import-working-storage", "node", "revert", "skiplock", "vmid")
+)
+"""Parameters of the API beside the settings."""
+
+
 def expand(document: Document[GuestSpec], catalog: Catalog) -> Iterable[Resource[Any]]:
     """The settings."""
     spec = document.spec
     names = [name for name in type(spec).model_fields if name != "cluster"]
     yield pve_guest(spec.cluster, **declared(spec, *names))
+
+
+def check(document: Document[GuestSpec], catalog: Catalog) -> Iterable[Problem]:
+    """Options are settings, and none that has a field of its own."""
+    own = {api.name or name: alias for name, (alias, api) in fields_of(pve_guest.spec).items()} | {"hostname": "name"}
+    for option in document.spec.options or ():
+        if option in own:
+            message, fix = f"{option} has a field of its own.", f"Write it as `{own[option]}:`."
+            yield catalog.problem(document, ("spec", "options", option), message, fix)
+        elif option in NO_SETTINGS:
+            message = f"{option} is no setting of a guest, but says what the API is to do."
+            yield catalog.problem(document, ("spec", "options", option), message, "Take it out.")
 
 
 def discover(target: Target) -> Discovery | None:
@@ -74,4 +93,4 @@ def _discover(cluster: str) -> Discovery:
     ]
 
 
-KIND = Kind("Guest", GuestSpec, expand, discover=discover)
+KIND = Kind("Guest", GuestSpec, expand, check, discover=discover)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -219,7 +220,7 @@ def _files(
 
 
 def check(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Iterable[Problem]:
-    """Objects there must be, and nothing secret in the clear."""
+    """Objects there must be, nothing secret in the clear, and texts where the API has texts."""
     spec = document.spec
     if not spec.objects and not spec.files:
         message, fix = "has no objects.", "Add `objects:` or `files:`."
@@ -231,9 +232,28 @@ def check(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Itera
             for part, key in in_the_clear(inner):
                 message = f"has a secret in the clear: {part}.{key}."
                 yield catalog.problem(document, (*where, part, key), message, _REFER)
+            for field, value in _no_text(inner):
+                message = f"{'.'.join(field)} is {json.dumps(value)}, where the API wants text."
+                yield catalog.problem(document, (*where, *field), message, "Put it in quotes.")
 
 
 _REFER: Final = "Write `{secretRef: path/key}` under stringData, or use a ConfigMap."
+
+
+def _no_text(manifest: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Numbers and truth values where the API has texts alone: what YAML makes of `1` and `yes` without quotes."""
+    manifest = manifest if isinstance(manifest, Mapping) else {}
+    metadata = manifest.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    found: list[tuple[tuple[str, ...], Any]] = [
+        (("metadata", name), metadata.get(name)) for name in ("labels", "annotations")
+    ]
+    if manifest.get("kind") == "ConfigMap":
+        found.append((("data",), manifest.get("data")))
+    for path, values in found:
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if isinstance(value, bool | int | float):
+                yield (*path, str(key)), value
 
 
 def in_the_clear(manifest: Any) -> Iterator[tuple[str, str]]:

@@ -92,6 +92,21 @@ def check(document: Document[Any], catalog: Catalog) -> Iterable[Problem]:
         yield catalog.problem(document, ("spec", "fingerprint"), message, "Write `ca:` with the cluster's CA instead.")
 
 
+def check_name(document: Document[Any], catalog: Catalog, field: str, kind: Any) -> Iterable[Problem]:
+    """Where a field that names an object is left out, the document's name has to do.
+
+    Args:
+        kind: the type of such names, with its `Rule`.
+    """
+    rule: Rule = kind.__metadata__[0]
+    try:
+        if getattr(document.spec, field) is None:
+            rule.check(document.name)
+    except ValueError:
+        message, fix = f"{document.name} cannot be its {field}.", f"Add `{field}:`, {rule.hint}."
+        yield catalog.problem(document, ("metadata", "name"), message, fix)
+
+
 def _is_address(endpoint: str) -> bool:
     """Whether it has a host name or an IP address, and a port of 1 to 65535 or none."""
     try:

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Line, Ref
+from reconciler.kinds.proxmox_cluster import check_name
 from reconciler.model import Discovery, Document, Kind, Resource, Spec, Target, declared
 from reconciler.types.api import document_name
 from reconciler.types.proxmox.group import ENTRIES
@@ -41,6 +43,11 @@ def expand(document: Document[ProxmoxGroupSpec], catalog: Catalog) -> Iterable[R
     yield pve_group(spec.cluster, groupid=spec.group or document.name, **declared(spec, "comment"))
 
 
+def check(document: Document[ProxmoxGroupSpec], catalog: Catalog) -> Iterable[Problem]:
+    """What it is called on the server must be a name there."""
+    yield from check_name(document, catalog, "group", GroupId)
+
+
 def discover(target: Target) -> Discovery | None:
     """The groups of a cluster."""
     return _discover(target.name) if target.settings.get("service") == "PVE" else None
@@ -51,4 +58,4 @@ def _discover(cluster: str) -> Discovery:
     return [(document_name(cluster, name), {"cluster": cluster, "group": name, **values}) for name, values in found]
 
 
-KIND = Kind("ProxmoxGroup", ProxmoxGroupSpec, expand, discover=discover)
+KIND = Kind("ProxmoxGroup", ProxmoxGroupSpec, expand, check, discover=discover)

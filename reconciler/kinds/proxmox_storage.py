@@ -10,7 +10,7 @@ from pydantic import Field
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import AbsolutePath, Line, Ref, Word
-from reconciler.kinds.proxmox_cluster import Fingerprint
+from reconciler.kinds.proxmox_cluster import Fingerprint, check_name
 from reconciler.model import Discovery, Document, Kind, Resource, Secret, Spec, Target
 from reconciler.types.api import Retention, document_name
 from reconciler.types.proxmox.names import NodeName
@@ -146,17 +146,11 @@ def check(document: Document[ProxmoxStorageSpec], catalog: Catalog) -> Iterable[
     if spec.content and "none" in spec.content and len(spec.content) > 1:
         message, fix = "`none` stands alone.", "Take it out, or the others."
         yield catalog.problem(document, ("spec", "content"), message, fix)
-    if spec.id is None and not _is_storage_id(document.name):
-        message, fix = f"{document.name} cannot be the id of a storage.", "Add `id:`; a letter comes first."
-        yield catalog.problem(document, ("metadata", "name"), message, fix)
+    yield from check_name(document, catalog, "id", StorageId)
     keep = spec.prune_backups
     if keep is not None and keep.keep_all and len(keep.model_dump(exclude_none=True)) > 1:
         message, fix = "`keepAll` stands alone.", "Take it out, or the numbers."
         yield catalog.problem(document, ("spec", "pruneBackups"), message, fix)
-
-
-def _is_storage_id(name: str) -> bool:
-    return name[0].isalpha() and len(name) > 1
 
 
 def discover(target: Target) -> Discovery | None:

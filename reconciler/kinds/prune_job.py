@@ -10,6 +10,7 @@ from pydantic import Field
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Line, Ref
+from reconciler.kinds.proxmox_cluster import check_name
 from reconciler.model import Discovery, Document, Kind, Resource, Spec, Target, declared
 from reconciler.types.api import Retention, document_name
 from reconciler.types.backup.prune_job import ENTRIES
@@ -68,6 +69,10 @@ def check(document: Document[PruneJobSpec], catalog: Catalog) -> Iterable[Proble
     if not any(numbers(keep).values()):
         message = "keeps everything, so that it never removes a backup."
         yield catalog.problem(document, ("spec", "keep"), message, "Add a number such as keepDaily: 14.")
+    if keep.keep_all and any(numbers(keep).values()):
+        message, fix = "`keepAll` stands alone.", "Take it out, or the numbers."
+        yield catalog.problem(document, ("spec", "keep"), message, fix)
+    yield from check_name(document, catalog, "id", JobName)
 
 
 def discover(target: Target) -> Discovery | None:

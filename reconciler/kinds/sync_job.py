@@ -10,6 +10,7 @@ from pydantic import Field
 from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Line, Ref, Word
+from reconciler.kinds.proxmox_cluster import check_name
 from reconciler.model import Discovery, Document, Kind, Resource, Spec, Target, declared
 from reconciler.types.api import document_name
 from reconciler.types.backup.sync_job import ENTRIES
@@ -87,6 +88,7 @@ def check(document: Document[SyncJobSpec], catalog: Catalog) -> Iterable[Problem
     if spec.direction == "push" and spec.owner is not None:
         message, fix = "the owner of what is pushed is the remote's login.", "Take it out."
         yield catalog.problem(document, ("spec", "owner"), message, fix)
+    yield from check_name(document, catalog, "id", JobName)
 
 
 def discover(target: Target) -> Discovery | None:

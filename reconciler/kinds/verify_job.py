@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from reconciler.errors import Problem
 from reconciler.expand import Catalog
 from reconciler.fields import Line, Ref
+from reconciler.kinds.proxmox_cluster import check_name
 from reconciler.model import Discovery, Document, Kind, Resource, Spec, Target, declared
 from reconciler.types.api import document_name
 from reconciler.types.backup.verify_job import ENTRIES
@@ -53,6 +55,11 @@ def expand(document: Document[VerifyJobSpec], catalog: Catalog) -> Iterable[Reso
     yield pbs_verify_job(spec.server, id=spec.id or document.name, store=spec.datastore, **fields)
 
 
+def check(document: Document[VerifyJobSpec], catalog: Catalog) -> Iterable[Problem]:
+    """What it is called on the server must be a name there."""
+    yield from check_name(document, catalog, "id", JobName)
+
+
 def discover(target: Target) -> Discovery | None:
     """The verify jobs of a server."""
     return _discover(target.name) if target.settings.get("service") == "PBS" else None
@@ -66,4 +73,4 @@ def _discover(server: str) -> Discovery:
     ]
 
 
-KIND = Kind("VerifyJob", VerifyJobSpec, expand, discover=discover)
+KIND = Kind("VerifyJob", VerifyJobSpec, expand, check, discover=discover)

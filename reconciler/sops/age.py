@@ -1,8 +1,8 @@
 """age (https://age-encryption.org/v1): whose identities we have, and the data key wrapped for recipients.
 
 Identities are looked for where sops looks (https://getsops.io/docs/#encrypting-using-age): `SOPS_AGE_KEY`,
-`SOPS_AGE_KEY_FILE`, `$XDG_CONFIG_HOME/sops/age/keys.txt`, `SOPS_AGE_SSH_PRIVATE_KEY_FILE`, `~/.ssh/id_ed25519` and
-`~/.ssh/id_rsa`.
+`SOPS_AGE_KEY_CMD`, `SOPS_AGE_KEY_FILE`, `$XDG_CONFIG_HOME/sops/age/keys.txt`, `SOPS_AGE_SSH_PRIVATE_KEY_FILE`,
+`~/.ssh/id_ed25519` and `~/.ssh/id_rsa`.
 """
 
 from __future__ import annotations
@@ -102,6 +102,10 @@ def identities(environ: Mapping[str, str]) -> Identities:
 
     if environ.get("SOPS_AGE_KEY"):
         take(environ["SOPS_AGE_KEY"], "SOPS_AGE_KEY")
+    if environ.get("SOPS_AGE_KEY_CMD"):
+        from reconciler.secrets import printed
+
+        take(printed("SOPS_AGE_KEY_CMD", environ["SOPS_AGE_KEY_CMD"]), "SOPS_AGE_KEY_CMD")
     named = bool(environ.get("SOPS_AGE_KEY_FILE"))
     file = default_key_file(environ)
     if file is not None:

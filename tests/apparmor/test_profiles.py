@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from reconciler.kinds.apparmor_profile import Accepted
 from reconciler.tools import apparmor
-from reconciler.tools.apparmor import globs
+from reconciler.tools.apparmor import globs, rules
 from reconciler.tools.apparmor import suggest as suggesting
 from reconciler.tools.apparmor.globs import covers, matches, overlap, values
 from reconciler.tools.apparmor.lint import FATAL, RULES, by_rule, lint
 from reconciler.tools.apparmor.reading import read
 from reconciler.tools.apparmor.render import profile, text
-from reconciler.tools.apparmor.rules import ProfileBody
+from reconciler.tools.apparmor.rules import ExecRule, FileRule, ProfileBody
 from reconciler.types.host.apparmor_host import explained, mode_in_files
 from reconciler.types.host.apparmor_host import facts as read_facts
 from tests.apparmor.texts import REFUSED, TAKEN
@@ -25,7 +25,7 @@ from tests.apparmor.texts import REFUSED, TAKEN
 PATHS = st.text(alphabet="ab/.*", min_size=1, max_size=12).map(lambda s: f"/{s}")
 
 
-@pytest.mark.parametrize("module", [apparmor, globs, suggesting], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [apparmor, globs, rules, suggesting], ids=lambda m: m.__name__)
 def test_the_examples_in_the_docstrings_hold(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted
@@ -192,3 +192,26 @@ def test_words_of_the_parser_find_their_document() -> None:
         "a b.yaml:14: syntax error, y (if a comma is missing, it is in the line before)",
         "line 9 of the text: z",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/srv/{a,b", "a { that is never closed"),
+        ("/srv/a}", "closes no choice"),
+        ("/srv/{a}", "closes no choice"),
+        ("/srv/[ab", "a [ that is never closed"),
+        ("/srv/a\\", "ends with a backslash"),
+        ("@{HOME}/{a,{b,c}}/[^x]/\\{", ""),
+        ("/{,var/}run/x,y", ""),
+    ],
+)
+def test_a_pattern_that_no_parser_takes_is_refused(path: str, words: str) -> None:
+    """A brace that is open swallows the rule's letters, and a last backslash the space before them."""
+    if words:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            FileRule(path=path, access="r")
+        with pytest.raises(ValueError, match=re.escape(words)):
+            ExecRule(paths=("/bin/x", path))
+    else:
+        assert FileRule(path=path, access="r").path == path

@@ -98,6 +98,16 @@ def test_a_plan_file_is_what_gets_applied(repo: Path, cli: Cli) -> None:
     assert "+ host.file[web1:/etc/motd]" in out
 
 
+def test_a_plan_file_without_changes_says_so(repo: Path, cli: Cli) -> None:
+    (repo / "web1").rename(repo / "away")
+    assert cli("plan", "-o", "plan.json")[0] == 1
+    status, out, _ = cli("apply", "plan.json", "--yes")
+    assert status == 1
+    assert "web1: there is no folder" in out
+    status, out, _ = cli("apply", "plan.json", "--yes", "--output", "json")
+    assert (status, [json.loads(line)["event"] for line in out.splitlines()]) == (1, ["plan"])
+
+
 def test_a_plan_printed_as_json_is_a_plan_file(repo: Path, cli: Cli) -> None:
     _, out, _ = cli("plan", "--output", "json")
     (repo / "p.json").write_text(out)
@@ -286,6 +296,16 @@ def test_wrong_usage_is_an_error_not_a_change(cli: Cli) -> None:
     assert status == 1
     assert "No such option" in err
     assert cli("no-such-command")[0] == 1
+
+
+def test_wrong_usage_is_json_where_json_is_asked_for(cli: Cli) -> None:
+    status, out, err = cli("plan", "--output", "json", "--traget", "x")
+    assert (status, err) == (1, "")
+    (problem,) = json.loads(out)["problems"]
+    assert problem["message"].startswith("No such option: --traget")
+    assert json.loads(cli("explain", "Fiel", "--output=JSON")[1])["event"] == "error"
+    assert cli("explain", "json")[1] == "", "a word like any other"
+    assert "Value error" not in cli("plan", "--output", "jsn")[2]
 
 
 def test_what_may_not_be_read_is_an_error_without_a_traceback(

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.apply import Result
 from reconciler.connections.proxmox import Proxmox
 from reconciler.lab.proxmox import PbsSimulator, PveSimulator
 from reconciler.model import Request, Target, Work
-from reconciler.plan import Plan
 from tests.contract.laws import Subject, examine, law_ids, laws, obey
 from tests.contract.test_secrets import ON_APIS, keep_quiet
 
@@ -62,27 +60,21 @@ def requests(connection: Proxmox) -> Callable[[str], None]:
     return do
 
 
-class Held(Subject):
-    """What somebody else sets going there stands still until we act ourselves, so that a plan can see it."""
+class Patient(PveSimulator):
+    """The replication scheduler does nothing about what somebody else wrote until we write, so that a plan sees it."""
 
-    simulator: Any = None
+    elsewhere = False
 
-    def hold(self, until: float) -> None:
-        """Hold the next round of the replication scheduler."""
-        if isinstance(self.simulator, PveSimulator):
-            with self.simulator.edit() as state:
-                state["next_round"] = until
-
-    def apply(self, made: Plan) -> Result:
-        """Time goes on."""
-        self.hold(time.time())
-        return super().apply(made)
+    def _log(self, verb: str, path: str, given: Mapping[str, Any]) -> None:
+        super()._log(verb, path, given)
+        if verb != "GET":
+            self.state["next_round"] = math.inf if self.elsewhere else time.time()
 
 
 @pytest.fixture(params=["pve", "pbs"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     place = request.param
-    simulator: Any = PveSimulator() if place == "pve" else PbsSimulator()
+    simulator: Any = Patient() if place == "pve" else PbsSimulator()
     with simulator:
         endpoints = list(simulator.urls.values()) if place == "pve" else [simulator.url]
         settings = {**LOGIN, "service": place.upper(), "endpoints": endpoints[:1], "fingerprint": simulator.fingerprint}
@@ -95,11 +87,11 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
             return [r for r in simulator.requests if r.verb != "GET" and not r.path.endswith("/access/ticket")]
 
         def elsewhere(script: str) -> None:
-            one.hold(math.inf)
+            simulator.elsewhere = True
             sh(script)
+            simulator.elsewhere = False
 
-        one = Held(place, Target(place, "proxmox", settings), elsewhere, listing, tmp_path / "state")
-        one.simulator = simulator
+        one = Subject(place, Target(place, "proxmox", settings), elsewhere, listing, tmp_path / "state")
         one.pool._reveal = one.looking._reveal = lambda secret: PASSWORD
         yield one
         one.close()

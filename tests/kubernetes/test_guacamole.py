@@ -223,7 +223,7 @@ def test_an_empty_password_lets_nobody_in(one: World) -> None:
     one.environ["PASSWORD"] = ""
     one.write(document("GuacamoleApp", "kate", SPEC))
     made = one.plan()
-    assert any("env:PASSWORD is not a password: it is empty" in reason for reason in made.unknown.values())
+    assert any("env:PASSWORD is empty" in reason for reason in made.unknown.values())
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_every_field_that_others_change_is_named_with_its_own_manager_and_repair
             named = {"name": manifest["metadata"]["name"], "namespace": "web"}
             for path, value in paths.leaves({key: manifest[key] for key in ("spec",) if key in manifest}):
                 keys = [key for part in path if isinstance(part, tuple) for key, _ in part]
-                if path[-1] in keys or not isinstance(value, str | int | list) or not value:
+                if not path or path[-1] in keys or not isinstance(value, str | int | list) or not value:
                     continue
                 try:
                     one.cluster.apply(

@@ -72,6 +72,38 @@ def test_each_field_that_another_manager_changed_is_named_with_that_manager_and_
     assert one.live(f"{DEPLOYMENTS}/web")["spec"]["replicas"] == 2
 
 
+def test_items_of_others_do_not_hide_what_they_did_to_ours(one: World) -> None:
+    """A volume may be mounted twice and a port be open for UDP as well: names and numbers alone are no keys."""
+    inside = "image: x, volumeMounts: [{name: v, mountPath: /a, readOnly: true}]"
+    mounted = deployment().replace('image: "registry.example.org/a:1"', inside)
+    mounted = mounted.replace("spec: {containers:", "spec: {volumes: [{name: v, emptyDir: {}}], containers:")
+    service = (
+        "{apiVersion: v1, kind: Service, metadata: {name: dns}, "
+        "spec: {selector: {app: web}, ports: [{name: dns, port: 53, targetPort: 5353}]}}"
+    )
+    one.write(objects(mounted, service))
+    one.settle()
+    mounts = [{"mountPath": "/a", "name": "v", "readOnly": False}, {"mountPath": "/b", "name": "v"}]
+    theirs = {"spec": {"template": {"spec": {"containers": [{"name": "c", "volumeMounts": mounts}]}}}}
+    named = {"namespace": "web"}
+    one.cluster.apply(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", **named}, **theirs}, manager="them"
+    )
+    ports = [
+        {"port": 53, "protocol": "TCP", "targetPort": 1},
+        {"port": 53, "protocol": "UDP", "name": "udp", "targetPort": 1},
+    ]
+    one.cluster.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "dns", **named}, "spec": {"ports": ports}},
+        manager="them",
+    )
+    found = " ".join(why for change in one.plan().changes for why in change.why)
+    assert "set spec.template.spec.containers[name=c].volumeMounts[mountPath=/a].readOnly" in found
+    assert "set spec.ports[port=53,protocol=TCP].targetPort" in found
+    one.settle()
+    assert len(one.live("/api/v1/namespaces/web/services/dns")["spec"]["ports"]) == 2
+
+
 def test_fields_that_others_own_on_purpose_are_left(one: World) -> None:
     """By `ignoreChanges`; what is not declared is left anyhow."""
     one.write(objects(deployment(replicas=2), more="lifecycle: {ignoreChanges: [spec.replicas]}\n"))

@@ -391,6 +391,25 @@ class TestSeveralServers:
             for host in hosts:
                 host.close()
 
+    def test_one_that_leaves_takes_its_roster_along(
+        self, make: Callable[..., Installation], key: SoftwareYubiKey, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """As docs/otp-kinds.md says: what it knew goes for all; the next apply brings it back, counters and all."""
+        stays = make("postgresql")
+        leaves = Installation(tmp_path_factory.mktemp("host"), stays.url)
+        try:
+            stays.set_up(key)
+            leaves.set_up(key)
+            used = key.press()
+            assert ask(stays.validator(), used).status is Status.OK
+            leaves.apply(removeKeys=[key.public_id], removeClients=[7])
+            assert ask(stays.validator(), key.press()).status is Status.NO_SUCH_CLIENT
+            stays.set_up(key)
+            assert ask(stays.validator(), used, NONCE[::-1]).status is Status.REPLAYED_OTP
+            assert ask(stays.validator(), key.press()).status is Status.OK
+        finally:
+            leaves.close()
+
 
 class TestOldInstallation:
     """Files and rows that the old programs left behind go on working."""

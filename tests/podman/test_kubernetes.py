@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def test_what_is_no_pod_is_refused(documents: list[Any]) -> None:
         imported(documents, ["h"])
 
 
-def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Export of the sample's pod, and import of what came out."""
     sample = Path(__file__).parents[2] / "desired-state"
     assert run(["podman", "export", "postgres-prod", "--path", str(sample)]) == 0
@@ -164,6 +165,9 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert ContainerPodSpec.model_validate(document["spec"]).containers[1].name == "exporter"
     assert document["spec"]["containers"][0]["secrets"][0]["value"] == {"secretRef": "postgres/password"}
     assert run(["podman", "import", str(file), "--host", "db1", "--output", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["documents"][0]["kind"] == "ContainerPod"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert run(["podman", "import", "-", "--host", "db1", "--output", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["documents"][0]["kind"] == "ContainerPod"
     assert run(["podman", "export", "postgres-prd", "--path", str(sample)]) == 1
     assert "Did you mean postgres-prod?" in capsys.readouterr().err

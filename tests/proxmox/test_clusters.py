@@ -520,6 +520,18 @@ def test_the_secret_of_a_new_token_goes_into_the_store_and_nowhere_else(
     assert secret not in everything_kept(one, result)
 
 
+def test_a_secret_that_is_lost_on_its_way_is_no_success(one: World) -> None:
+    """The token is there when we look again, but nobody will ever know its secret."""
+    one.write(
+        document("ProxmoxUser", "a", "cluster: dc01, user: a@pve"),
+        document("ProxmoxToken", "ci", "cluster: dc01, user: a@pve, token: ci, keepIn: proxmox/ci"),
+    )
+    one.pve.fail_request("POST", "/token/ci", broken="after")
+    ended = one.apply().ended["pve.token[dc01:a@pve:ci]"]
+    assert ended.outcome is Outcome.FAILED
+    assert "if the object is there now, remove it, and apply again" in ended.reason
+
+
 # ------------------------------------------------------------------------------------------------ import
 
 

@@ -179,3 +179,20 @@ def test_every_method_of_a_cluster_refuses_an_unknown_parameter() -> None:
             assert reply.whole["errors"]["nosuch"].startswith("property is not defined in schema")
             asked += 1
         assert asked > 90
+
+
+def test_every_method_of_a_backup_server_refuses_an_unknown_parameter() -> None:
+    """Whatever the method, but for the one that takes anything."""
+    with PbsSimulator() as pbs:
+        api = root_of_server(pbs.url)
+        asked = 0
+        for verb, path in PBS_TABLES.all():
+            method = PBS_TABLES.method(verb, path)
+            if method.open:
+                continue
+            names = dict.fromkeys(method.parameters, "abc") | {"node": "localhost", "userid": "a@pbs"}
+            reply = api.form(verb, path.format(**names), {"nosuch": "1"})
+            assert reply.status == 400, (verb, path, reply.text)
+            assert "nosuch" in reply.text
+            asked += 1
+        assert asked > 60

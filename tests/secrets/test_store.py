@@ -203,7 +203,13 @@ def test_a_link_that_leads_to_itself(store: SecretStore) -> None:
 
 @pytest.mark.parametrize(
     ("where", "variable"),
-    [("key", "SOPS_AGE_KEY"), ("file", "SOPS_AGE_KEY_FILE"), ("xdg", "XDG_CONFIG_HOME"), ("home", "HOME")],
+    [
+        ("key", "SOPS_AGE_KEY"),
+        ("command", "SOPS_AGE_KEY_CMD"),
+        ("file", "SOPS_AGE_KEY_FILE"),
+        ("xdg", "XDG_CONFIG_HOME"),
+        ("home", "HOME"),
+    ],
 )
 def test_identities_are_found_where_sops_looks(
     blind: SecretStore, me: tuple[str, str], tmp_path: Path, where: str, variable: str
@@ -212,7 +218,9 @@ def test_identities_are_found_where_sops_looks(
     if file:
         (tmp_path / "there" / file).parent.mkdir(parents=True)
         (tmp_path / "there" / file).write_text(f"# mine\n\n{me[0]}\n")
-    value = me[0] if where == "key" else str(tmp_path / "there" / ("my.txt" if where == "file" else ""))
+    (tmp_path / "my key").write_text(me[0])
+    values = {"key": me[0], "command": f"cat '{tmp_path}/my key'", "file": str(tmp_path / "there/my.txt")}
+    value = values.get(where, str(tmp_path / "there"))
     assert SecretStore(blind.root, {variable: value}).value("otp/alice") == "x"
 
 
@@ -221,13 +229,15 @@ def test_identities_are_found_where_sops_looks(
     [
         ({"SOPS_AGE_KEY": "hunter2"}, r"SOPS_AGE_KEY, line 1: is no age identity"),
         ({"SOPS_AGE_KEY": "AGE-PLUGIN-YUBIKEY-1XXX"}, r"identities of age plugins are not supported"),
+        ({"SOPS_AGE_KEY_CMD": "echo hunter2"}, r"SOPS_AGE_KEY_CMD, line 1: is no age identity"),
+        ({"SOPS_AGE_KEY_CMD": "false"}, r"SOPS_AGE_KEY_CMD cannot be read: exit status 1"),
         ({"SOPS_AGE_KEY_FILE": "/does/not/exist"}, r"/does/not/exist cannot be read: No such file"),
     ],
 )
 def test_identities_that_are_none(blind: SecretStore, environ: dict[str, str], message: str) -> None:
     with pytest.raises(SecretError, match=message) as caught:
         SecretStore(blind.root, environ).value("otp/alice")
-    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in str(caught.value).replace("echo hunter2", "")
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -283,6 +293,13 @@ def test_a_full_disk_leaves_the_old_file(store: SecretStore, monkeypatch: pytest
             store.set({"otp/bob": "two"})
     assert (store.folder / "otp.sops.yaml").read_bytes() == before
     assert [p.name for p in store.folder.iterdir()] == ["otp.sops.yaml"]
+
+
+def test_what_a_killed_writer_left_goes(store: SecretStore) -> None:
+    (store.folder / ".otp.sops.yaml.0123456789ab").write_text("alice: ENC[")
+    (store.folder / ".gitignore").write_text("")
+    store.set({"otp/alice": "one"})
+    assert sorted(p.name for p in store.folder.iterdir()) == [".gitignore", "otp.sops.yaml"]
 
 
 def _write(root: Path, number: int) -> None:

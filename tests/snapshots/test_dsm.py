@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import select
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +154,21 @@ def test_an_answer_that_does_not_arrive(nas: DsmSimulator) -> None:
     connection.read([LIST])
     nas.faults.add(Fault("POST", re.compile("list"), None, "", 0, "before", 1))
     assert json.loads(connection.read([LIST])[0].text)["total"] == 1, "it was not sent twice"
+
+
+def test_a_write_after_a_rest(nas: DsmSimulator) -> None:
+    """DSM closes connections that nobody uses. That is no answer that got lost: nothing was sent."""
+    connection = dial(nas)
+    connection.read([LIST])
+    server = nas._endpoint._server
+    assert server is not None
+    for one in list(server.open):
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+    assert connection._connection is not None
+    assert select.select([connection._connection.sock], [], [], 10)[0], "the end has arrived"
+    assert [r.status for r in perform(connection, CREATE)] == [0]
+    assert json.loads(connection.read([LIST])[0].text)["total"] == 1
 
 
 def test_no_dsm(nas: DsmSimulator) -> None:

@@ -65,6 +65,40 @@ class Qualified(Spec):
     comment: Comment = None
 
 
+def pattern_mistake(pattern: str) -> str:
+    r"""What is wrong with the braces, brackets and backslashes of a path, and how to mend it; empty where all is well.
+
+    >>> pattern_mistake("/srv/{a,b}/[cd]"), pattern_mistake(r"/srv/\{a")
+    ('', '')
+    >>> pattern_mistake("/srv/{a,b")
+    'with a { that is never closed. Close it, or write \\{ for the character itself.'
+    """
+    itself = "or write \\{} for the character itself."
+    commas: list[int] = []
+    i = 0
+    while i < len(pattern):
+        char = pattern[i]
+        if char == "\\":
+            if i + 1 == len(pattern):
+                return "which ends with a backslash. Take it out, " + itself.format("\\")
+            i += 1
+        elif char == "[":
+            end = pattern.find("]", i + 2)
+            if end < 0:
+                return "with a [ that is never closed. Close it, " + itself.format("[")
+            i = end
+        elif char == "{" and not pattern.startswith("@{", i - 1):
+            commas.append(0)
+        elif char == "{":
+            i = pattern.find("}", i) if "}" in pattern[i:] else i
+        elif char == "," and commas:
+            commas[-1] += 1
+        elif char == "}" and (not commas or not commas.pop()):
+            return "with a } that closes no choice such as {a,b}. Name two or more, " + itself.format("}")
+        i += 1
+    return "with a { that is never closed. Close it, " + itself.format("{") if commas else ""
+
+
 class Located(Qualified):
     """A rule about paths."""
 
@@ -76,6 +110,9 @@ class Located(Qualified):
     def _about_something(self) -> Self:
         if (self.path is None) == (not self.paths):
             raise ValueError("needs `path` or `paths`, one of them.")
+        for one in self.all_paths:
+            if wrong := pattern_mistake(one):
+                raise ValueError(f"has the path {one}, {wrong}")
         return self
 
     @property

@@ -1,13 +1,13 @@
 """The bodies of functions and of DO blocks: to the parser each is one string, in which most of the query may stand.
 
-A shorter body is only proposed if the body's own parser (of SQL, or of PL/pgSQL) finds no error in it, or the same one as
-in the whole. So most of what makes no sense costs no query.
+A shorter body is only tried if the body's own parser (of SQL, or of PL/pgSQL) finds no error in it, or the same one as
+in the whole: most of what makes no sense costs no query.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from pglast import ast, enums
@@ -15,11 +15,12 @@ from pglast.error import Error as PglastError
 from pglast.parser import parse_plpgsql_json, parse_sql_json, scan
 
 from reconciler.tools.sqlreduce.tokens import joined
-from reconciler.tools.sqlreduce.tree import Node, Place
+from reconciler.tools.sqlreduce.tree import Node, Place, segments
 
 BODY = 12  # characters from which the body of a function is looked into
 CUTS = 800  # parts of a body that are tried to be left out, long ones only of short bodies
 WIDEST = 24  # tokens
+NESTED = 12  # ends among which the end of a block is looked for
 _QUOTE, _QUOTED = "$sqlreduce$", '"'
 _MODE = enums.FunctionParameterMode
 _MODES = {_MODE.FUNC_PARAM_OUT: "OUT", _MODE.FUNC_PARAM_INOUT: "INOUT", _MODE.FUNC_PARAM_TABLE: "OUT"}
@@ -71,24 +72,28 @@ def _statement(place: Place) -> Node:
     return None if at is None else at.node
 
 
-def shorter_bodies(place: Place, edited: Callable[[str], Iterator[str]]) -> Iterator[str]:
-    """What may come instead of a body, long cuts first.
+def shorter_bodies(place: Place, edited: Callable[[str], Iterable[str]]) -> Iterator[str]:
+    """What may come instead of a body, if `parser` says so; long cuts first.
 
     Args:
         place: the body
         edited: gives what the edits of a piece of SQL give
     """
     text = place.node.sval
-    verdict = {"sql": _sql_verdict, "plpgsql": _block_verdict(place)}.get(language(place))
-    if verdict is None:
-        return
-    wanted = verdict(text)
     tried: set[str] = {text}
     for shorter in (*edited(text), *_cut(text), *_inside(text, edited)):
         if shorter not in tried and len(shorter) < len(text):
             tried.add(shorter)
-            if verdict(shorter) in ("", wanted):
-                yield shorter
+            yield shorter
+
+
+def parser(place: Place) -> Callable[[str], bool] | None:
+    """What tells whether a text is worth being tried instead of a body; None if we do not know its language."""
+    verdict = {"sql": _sql_verdict, "plpgsql": _block_verdict(place)}.get(language(place))
+    if verdict is None:
+        return None
+    accepted = ("", verdict(place.node.sval))
+    return lambda text: verdict(text) in accepted
 
 
 def _sql_verdict(text: str) -> str | None:
@@ -105,9 +110,8 @@ def _block_verdict(place: Place) -> Callable[[str], str | None]:
     head = "DO"
     if isinstance(stmt, ast.CreateFunctionStmt):
         names = [
-            f'{_MODES.get(parameter.mode, "")} "{parameter.name.replace(_QUOTED, 2 * _QUOTED)}" int'
+            " ".join(filter(None, (_MODES.get(parameter.mode), _quoted(parameter.name), "int")))
             for parameter in stmt.parameters or ()
-            if parameter.name
         ]
         head = f"CREATE PROCEDURE f({', '.join(names)}) LANGUAGE plpgsql AS"
         if not stmt.is_procedure:
@@ -123,14 +127,19 @@ def _block_verdict(place: Place) -> Callable[[str], str | None]:
     return verdict
 
 
+def _quoted(name: str | None) -> str:
+    return f'"{name.replace(_QUOTED, 2 * _QUOTED)}"' if name else ""
+
+
 def _result(stmt: Node) -> str:
     """What a function returns, as far as PL/pgSQL's parser tells one type from another."""
     names: Any = getattr(stmt.returnType, "names", None) or ()
-    name = names[-1].sval if names else "record"
-    if name in ("trigger", "event_trigger", "void", "record"):
+    name = names[-1].sval if names else "int"
+    outs = sum(parameter.mode in _MODES for parameter in stmt.parameters or ())
+    if name in ("trigger", "event_trigger", "void"):
         simple = str(name)
     else:
-        simple = "record" if any(parameter.mode in _MODES for parameter in stmt.parameters or ()) else "int"
+        simple = "record" if outs > 1 or (name == "record" and not outs) else "int"
     return f"SETOF {simple}" if getattr(stmt.returnType, "setof", False) else simple
 
 
@@ -155,9 +164,11 @@ def _cut(text: str) -> Iterator[str]:
     spans = _spans(text)
     words = [text[start:stop].upper() for start, stop in spans]
     edges = [0, *(at + 1 for at, word in enumerate(words) if word in _EDGES)]
-    ranges: set[Span] = {
-        (a, b) for at, a in enumerate(edges[:CUTS]) for b in edges[at + 1 : at + 1 + CUTS // len(edges)]
-    }
+    if edges[-1] < len(words):
+        edges.append(len(words))
+    near = CUTS // len(edges)  # so few statements are left out together, or halves, quarters, ...
+    ranges: set[Span] = {(a, b) for at, a in enumerate(edges) for b in edges[at + 1 : at + 1 + near]}
+    ranges |= {(edges[a], edges[b]) for a, b in segments(len(edges) - 1)}
     widest = min(WIDEST, max(2, CUTS // max(1, len(spans))))
     ranges |= {(a, a + width) for width in range(1, widest + 1) for a in range(len(spans) - width + 1)}
     for first, last in sorted(ranges, key=lambda cut: spans[cut[0]][0] - spans[cut[1] - 1][1]):
@@ -166,13 +177,13 @@ def _cut(text: str) -> Iterator[str]:
     for at, word in enumerate(words):
         if word in _OPENERS:
             start = max(edge for edge in edges if edge <= at)
-            for end in ends:
+            for end in [end for end in ends if end > at][:NESTED]:
                 stop = next((after + 1 for after in range(end, len(words)) if words[after] == ";"), 0)
-                if at < end < stop:
+                if stop:
                     yield _without(text, spans, (start, at + 1), (end, stop))
 
 
-def _inside(text: str, edited: Callable[[str], Iterator[str]]) -> Iterator[str]:
+def _inside(text: str, edited: Callable[[str], Iterable[str]]) -> Iterator[str]:
     """A block with one of its SQL statements made smaller."""
     parts = re.split(r"(;|\b(?:begin|then|else|loop|declare)\b)", text, flags=re.IGNORECASE)
     for at, part in enumerate(parts):

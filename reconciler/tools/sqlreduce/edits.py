@@ -11,14 +11,14 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 from pglast import ast, enums
 from pglast.error import Error as PglastError
 from pglast.parser import parse_sql
 
-from reconciler.tools.sqlreduce.bodies import is_body, shorter_bodies
+from reconciler.tools.sqlreduce.bodies import is_body, parser, shorter_bodies
 from reconciler.tools.sqlreduce.outline import outline
 from reconciler.tools.sqlreduce.printing import Known, Unprintable, to_sql
 from reconciler.tools.sqlreduce.tree import (
@@ -30,6 +30,7 @@ from reconciler.tools.sqlreduce.tree import (
     by_class,
     children,
     make,
+    segments,
     walk,
     with_item,
 )
@@ -257,22 +258,6 @@ def _cut(holder: Any, field: str, path: tuple[int, ...], start: int, stop: int) 
     return write(holder, field, (with_item(whole, path, rest) if path else rest) or None)
 
 
-def segments(length: int) -> Iterator[tuple[int, int]]:
-    """The parts of a list, big ones first: both halves, their halves, ... each item; of two or three each item."""
-    level = [(0, length)]
-    while level:
-        halves = [
-            part
-            for start, stop in level
-            if stop - start > 1
-            for part in ((start, (start + stop) // 2), ((start + stop) // 2, stop))
-        ]
-        yield from halves
-        level = halves
-    if length == 1:
-        yield 0, 1
-
-
 @by_class
 def _variants(kind: Any) -> tuple[tuple[str, str], ...]:
     """The fields of a class of nodes that say which variant of a construct it is, and the types of these fields."""
@@ -363,25 +348,33 @@ def _constants(root: Root, place: Place) -> Iterator[Edit]:
 
 def _bodies(place: Place) -> Iterator[Edit]:
     """The body of a function or a DO block, made shorter."""
-    text = place.node.sval
+    text, sound = place.node.sval, parser(place)
+    if sound is None:
+        return
     for shorter in shorter_bodies(place, _edited):
         yield Edit(
             "body",
             ("body", id(place.node), shorter),
-            partial(write, place.node, "sval", shorter),
+            partial(_shortened, place.node, shorter, sound),
             (),
             odds=1 - len(shorter) / len(text) / 2,
         )
 
 
-def _edited(text: str) -> Iterator[str]:
+def _shortened(node: Node, text: str, sound: Callable[[str], bool]) -> Changes:
+    return write(node, "sval", text) if sound(text) else ()
+
+
+@lru_cache(maxsize=1024)
+def _edited(text: str) -> tuple[str, ...]:
     """What the edits of a piece of SQL give."""
     try:
         root = Root(parse_sql(text))
         places = walk(root.script)
         known = Known(root.script, places)
     except (PglastError, Unprintable):
-        return
+        return ()
+    out = []
     for edit in find_edits(root, places):
         changes = edit.changes()
         before = apply(changes)
@@ -393,4 +386,5 @@ def _edited(text: str) -> Iterator[str]:
         finally:
             apply(before)
         if not re.search(r"\bNone\b", shorter):
-            yield shorter
+            out.append(shorter)
+    return tuple(out)

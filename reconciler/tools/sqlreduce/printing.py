@@ -219,6 +219,7 @@ def _unprintable() -> Iterator[None]:
         IndexError,
         NotImplementedError,
         AssertionError,
+        RuntimeError,
     ) as error:
         raise Unprintable(str(error)) from error
 

@@ -9,8 +9,8 @@ from typing import Any
 from pglast import ast, enums
 
 from reconciler.tools.sqlreduce.bodies import is_body, statements
-from reconciler.tools.sqlreduce.edits import Changes, Edit, Root, category, category_of, put, put_made, segments, write
-from reconciler.tools.sqlreduce.tree import Change, Node, Place, by_class, children, every, make, with_item
+from reconciler.tools.sqlreduce.edits import Changes, Edit, Root, category, category_of, put, put_made, write
+from reconciler.tools.sqlreduce.tree import Change, Node, Place, by_class, children, every, make, segments, with_item
 
 
 def find_rewrites(root: Root, places: list[Place]) -> list[Edit]:
@@ -54,9 +54,9 @@ def _out_of_body(root: Root, place: Place) -> Iterator[Edit]:
         top = top.parent
     if top is None:
         return
-    for stmt in statements(place):
+    for at, stmt in enumerate(statements(place)):
         added = sum(1 for _ in every((stmt,)))
-        key = ("select", id(place.node), place.node.sval, id(stmt))
+        key = ("select", id(place.node), place.node.sval, at)
         yield Edit("select", key, partial(put, root, top, stmt), (top,), added=added)
 
 

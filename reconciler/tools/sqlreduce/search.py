@@ -183,7 +183,7 @@ class Search:
         while shorter:
             shorter = False
             for text in shorter_texts(self.sql):
-                if text in self.seen or not self.allowed(outline(text)) or measure(text).tokens >= self.size.tokens:
+                if text in self.seen or not self.allowed(outline(text)) or not self._smaller(text):
                     continue
                 (trial,) = self.oracle.first([text])
                 self.note(trial)
@@ -192,6 +192,10 @@ class Search:
                     self.sql, self.measured, shorter = text, measure(text), True
                     break
         return self.sql != before
+
+    def _smaller(self, text: str) -> bool:
+        size = measure(text)
+        return size.tokens < self.size.tokens and size.nodes <= self.size.nodes
 
     @property
     def size(self) -> Measure:
@@ -330,6 +334,8 @@ class Search:
 
     def _made(self, edit: Edit) -> Candidate | None:
         changes = edit.changes()
+        if not changes:
+            return None
         before = apply(changes)
         try:
             sql = to_sql(self.root.script, self.known, changes)

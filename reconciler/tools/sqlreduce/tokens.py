@@ -49,7 +49,7 @@ def _meaning(sql: str) -> str:
 
 
 def shorter_texts(sql: str) -> Iterator[str]:
-    """The query without some neighbouring tokens or a pair of parentheses, long cuts first.
+    """The query without some neighbouring tokens or parentheses, with what is in them or not; long cuts first.
 
     Yields:
         texts that parse
@@ -81,6 +81,7 @@ def _cuts(sql: str, width: int) -> Iterator[str]:
             opened.append(span)
         elif span[2] == "ASCII_41" and opened:
             start = opened.pop()
+            yield joined(sql, [(0, start[0]), (span[1], len(sql))])
             yield joined(sql, [(0, start[0]), (start[1], span[0]), (span[1], len(sql))])
 
 

@@ -214,6 +214,22 @@ def with_item(value: tuple[Any, ...], path: tuple[int, ...], *replacement: Any) 
     return (*value[:at], *replacement, *value[at + 1 :])
 
 
+def segments(length: int) -> Iterator[tuple[int, int]]:
+    """The parts of a list, big ones first: both halves, their halves, ... each item; of two or three each item."""
+    level = [(0, length)]
+    while level:
+        halves = [
+            part
+            for start, stop in level
+            if stop - start > 1
+            for part in ((start, (start + stop) // 2), ((start + stop) // 2, stop))
+        ]
+        yield from halves
+        level = halves
+    if length == 1:
+        yield 0, 1
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     """The size of a query; the smaller of two is what a reduction prefers."""

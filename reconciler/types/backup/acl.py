@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from reconciler.model import IDENTITY, Absent, Change, Get, Probe, Request, ResourceType, Spec, State, Step, Unprobed
-from reconciler.types.api import FLAG, PERMISSIONS, Api, answer, observe, require
-from reconciler.types.proxmox.names import AclPath, AnyRole, Principal
+from reconciler.model import Change, Probe, ResourceType, Step
+from reconciler.types.proxmox.acl import Entry, look, request
 
 
-class Acl(Spec):
+class Acl(Entry):
     """An entry of the access list of a backup server: who has which role where."""
-
-    path: Annotated[AclPath, IDENTITY]
-    who: Annotated[Principal, IDENTITY]
-    role: Annotated[AnyRole, IDENTITY]
-    propagate: Annotated[bool | None, Api(codec=FLAG, default=True)] = None
 
 
 def probe(entries: Sequence[Acl]) -> Probe:
     """One list."""
-    rights, rows = yield [PERMISSIONS, Get("/access/acl")]
-    require(rights, "the access list", ["/access/acl"], ("Sys.Audit",))
-    known = {(row["path"], row["ugid"], row["roleid"]): row for row in answer(rows, "the access list")}
-    states: list[State | Absent | Unprobed | None] = []
-    for entry in entries:
-        states.append(observe(Acl, known.get((entry.path, entry.who, entry.role))))
-    return states
+    return (yield from look(entries, "/access/acl", ("Sys.Audit",)))
 
 
 def steps(change: Change[Acl]) -> Iterable[Step]:
-    """One request, which adds, changes `propagate`, or deletes."""
-    spec = change.spec
-    params = {"path": spec.path, "auth-id": spec.who, "role": spec.role}
-    if change.after is None:
-        title = f"take {spec.role} on {spec.path} from {spec.who}"
-        yield Request("PUT", "/access/acl", {**params, "delete": 1}, title=title)
-    else:
-        flag = {"propagate": int(spec.propagate)} if spec.propagate is not None else {}
-        yield Request("PUT", "/access/acl", {**params, **flag}, title=f"give {spec.who} {spec.role} on {spec.path}")
+    """One request."""
+    yield request(change, {"auth-id": change.spec.who, "role": change.spec.role})
 
 
 def needs(acl: Acl) -> Iterable[str]:
@@ -50,6 +31,7 @@ def needs(acl: Acl) -> Iterable[str]:
         yield f"{parts[1]}:{parts[2]}"
 
 
+# The role belongs to the token: an entry with another one does not take the place of this one.
 TYPE: ResourceType[Any] = ResourceType(
     "pbs.acl", Acl, probe, steps, provides=lambda acl: (f"acl:{acl.path}:{acl.who}:{acl.role}",), needs=needs
 )

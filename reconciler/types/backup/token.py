@@ -5,55 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-from reconciler.fields import Line
-from reconciler.model import CONTROL, IDENTITY, Change, Get, Probe, Request, ResourceType, Secret, Spec, Step
-from reconciler.types.api import FLAG, NUMBER, PERMISSIONS, Api, answer, created, observe, require, updated
-from reconciler.types.proxmox.names import SecretName, TokenName, UserId
+from reconciler.model import Change, Get, Probe, ResourceType, Step
+from reconciler.types.api import FLAG, PERMISSIONS, Api, answer, observe, require
+from reconciler.types.proxmox.token import Issued, request
 
 
-class Token(Spec):
+class Token(Issued):
     """An API token of a user of a backup server."""
 
-    user: Annotated[UserId, IDENTITY]
-    token: Annotated[TokenName, IDENTITY]
-    comment: Annotated[Line | None, Api(default="")] = None
-    expire: Annotated[int | None, Api(codec=NUMBER, default=0)] = None
     enabled: Annotated[bool | None, Api("enable", FLAG, default=True)] = None
-    keep_in: Annotated[SecretName | None, CONTROL] = None
-
-    @property
-    def path(self) -> str:
-        """Where it is read and written."""
-        return f"/access/users/{self.user}/token/{self.token}"
 
 
 def probe(tokens: Sequence[Token]) -> Probe:
-    """The list of users shows their tokens."""
+    """The list of users shows their tokens, with whole names."""
     rights, users = yield [PERMISSIONS, Get("/access/users", {"include_tokens": 1})]
     require(rights, "tokens", ["/access/users"], ("Sys.Audit",))
     known = {token["tokenid"]: token for user in answer(users, "users") for token in user.get("tokens") or ()}
-    return [observe(Token, known.get(f"{t.user}!{t.token}")) for t in tokens]
+    return [observe(Token, known.get(token.name)) for token in tokens]
 
 
 def steps(change: Change[Token]) -> Iterable[Step]:
-    """One request; the answer to a creation carries the secret."""
-    spec = change.spec
-    name = f"{spec.user}!{spec.token}"
-    if change.after is None:
-        yield Request("DELETE", spec.path, title=f"remove the token {name}")
-    elif change.before is None:
-        keep = ("value", Secret(secret_ref=spec.keep_in)) if spec.keep_in else None
-        yield Request("POST", spec.path, created(spec), title=f"create the token {name}", keep=keep)
-    else:
-        title = f"set {', '.join(sorted(change.changed))} of the token {name}"
-        yield Request("PUT", spec.path, updated(spec, change, "repeat"), title=title)
+    """One request."""
+    yield request(change, "repeat")
 
 
 TYPE: ResourceType[Any] = ResourceType(
-    "pbs.token",
-    Token,
-    probe,
-    steps,
-    provides=lambda token: (f"principal:{token.user}!{token.token}",),
-    needs=lambda token: (f"principal:{token.user}",),
+    "pbs.token", Token, probe, steps, provides=lambda t: (t.principal,), needs=lambda t: (t.owner,)
 )

@@ -22,16 +22,19 @@ Path = tuple[str | Selector, ...]
 MISSING: Final = object()
 """Stands for what is not there."""
 MERGE_KEYS: Final = (
-    ("name",),
     ("mountPath",),
+    ("devicePath",),
     ("containerPort", "protocol"),
     ("port", "protocol"),
     ("ip",),
-    ("devicePath",),
-    ("topologyKey",),
+    ("topologyKey", "whenUnsatisfiable"),
     ("uid",),
+    ("name",),
 )
-"""By what the API merges lists of its own kinds; the first that is there in all items and tells them apart."""
+"""By what the API merges lists of its own kinds; the first that is there in all items and tells them apart. Items that
+have another key have names as well, and those need not be unique: a volume may be mounted twice."""
+_DEFAULTS: Final = {"protocol": "TCP"}
+"""Parts of keys that the server fills in."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _BOOKKEEPING: Final = frozenset(
     ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink", "deletionTimestamp")
@@ -79,7 +82,8 @@ def selectors(items: Any) -> list[Selector] | None:
         return None
     for keys in MERGE_KEYS:
         if all(isinstance(one.get(keys[0]), str | int) for one in items):
-            found = [tuple((key, one[key]) for key in keys if key in one) for one in items]
+            keyed = [{**{key: _DEFAULTS[key] for key in keys if key in _DEFAULTS}, **one} for one in items]
+            found = [tuple((key, one[key]) for key in keys if key in one) for one in keyed]
             if len(set(found)) == len(found):
                 return found
     return None
@@ -104,7 +108,7 @@ def value_at(value: Any, path: Path) -> Any:
     for part in path:
         if isinstance(part, tuple):
             items = value if isinstance(value, list) else []
-            fit = [one for one in items if isinstance(one, Mapping) and all(one.get(k) == v for k, v in part)]
+            fit = [one for one in items if isinstance(one, Mapping) and all(_same(one, k, v) for k, v in part)]
             if len(fit) != 1:
                 return MISSING
             value = fit[0]
@@ -113,6 +117,10 @@ def value_at(value: Any, path: Path) -> Any:
         else:
             return MISSING
     return value
+
+
+def _same(item: Mapping[str, Any], key: str, value: Any) -> bool:
+    return bool(item.get(key, _DEFAULTS.get(key)) == value)
 
 
 def lost(live: Any, made: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -15,7 +15,6 @@ from reconciler.model import CONTROL, IDENTITY, Change, Get, Probe, ResourceType
 from reconciler.types.api import answer
 from reconciler.types.proxmox.names import GuestName, Place, one_of, places
 
-
 ROUNDS: Final = 120.0
 """Seconds until a job that is due has been begun: the scheduler comes once a minute."""
 
