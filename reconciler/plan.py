@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -114,9 +115,9 @@ class Scope:
         for terms in (self.targets, self.excludes):
             for term in terms:
                 if not any(_matches(r, term) for r in resources):
-                    raise PlanError(
-                        f"Nothing matches {term}. Write Kind/name, kind=, name=, target= or a label such as team=ops."
-                    )
+                    near = _nearest(term, resources)
+                    fix = "Write Kind/name, kind=, name=, target= or a label such as team=ops."
+                    raise PlanError(f"Nothing matches {term}. {f'Did you mean {near}?' if near else fix}")
         excluded = {r.address for r in resources if any(_matches(r, t) for t in self.excludes)}
         chosen = {r.address for r in resources if not self.targets or any(_matches(r, t) for t in self.targets)}
         todo = sorted(chosen)
@@ -135,6 +136,17 @@ def _matches(resource: Resource[Any], term: str) -> bool:
         return fnmatch.fnmatchcase(resource.origin, term) or fnmatch.fnmatchcase(resource.address, term)
     value = {"kind": kind, "name": name, "target": resource.target}.get(key, resource.labels.get(key))
     return value is not None and fnmatch.fnmatchcase(value, pattern)
+
+
+def _nearest(term: str, resources: Iterable[Resource[Any]]) -> str:
+    """The term that was meant by a bare word, or by one with a typing mistake; empty if there is none."""
+    known: dict[str, str] = {}
+    for resource in resources:
+        kind, _, name = resource.origin.partition("/")
+        pairs = [("target", resource.target), ("name", name), ("kind", kind), *resource.labels.items()]
+        known |= {resource.origin: "", **{f"{key}={value}": value for key, value in pairs}}
+    near = [one for one, value in known.items() if value == term] or get_close_matches(term, known, 1, 0.75)
+    return near[0] if near else ""
 
 
 def to_prune(

@@ -226,28 +226,35 @@ class SecretStore:
         Raises:
             SecretError: that cannot be said, for example because the file is damaged.
         """
-        return self._absent(reference, self.locate(reference)) is None
+        return self._is_there(self.locate(reference))
 
-    def _absent(self, reference: str, place: Place) -> Problem | None:
-        """Why a secret is not in the store, by the plain keys alone."""
-        name = rules.shown(place.file)
+    def _is_there(self, place: Place) -> bool:
         if not place.exists:
-            return Problem(f"is not there: there is no {name}.", f"Run `reconciler secrets set {reference}`.")
+            return False
         try:
             encrypted = self.encrypted(place.file)
         except InvalidInput as error:
             raise SecretError(str(error)) from None
         path = _path(encrypted, place.keys)
+        return path is not None and encrypted.text.written.get(path, NULL) != NULL
+
+    def _absent(self, reference: str, place: Place) -> Problem | None:
+        """Why a secret is not in the store, by the plain keys alone."""
+        if self._is_there(place):
+            return None
+        name = rules.shown(place.file)
+        if not place.exists:
+            return Problem(f"is not there: there is no {name}.", f"Run `reconciler secrets set {reference}`.")
+        encrypted = self.encrypted(place.file)
+        path = _path(encrypted, place.keys)
         inside = encrypted.text.keys(path) if path is not None else None
-        if path is not None and inside is not None:
+        if inside is not None:
             some = ", ".join(f"{reference}/{_escaped(key)}" for key in inside[:3])
             return Problem(f"is a whole section of {name}.", f"Name one key of it: {some}." if some else "")
-        if path is None or encrypted.text.written.get(path, NULL) == NULL:
-            from reconciler.validate import did_you_mean
+        from reconciler.validate import did_you_mean
 
-            near = did_you_mean(reference, self.references())
-            return Problem(f"is not in {name}.", near or f"Run `reconciler secrets set {reference}`.")
-        return None
+        near = did_you_mean(reference, self.references())
+        return Problem(f"is not in {name}.", near or f"Run `reconciler secrets set {reference}`.")
 
     # -------------------------------------------------------------------------------------------- checking
 
@@ -266,13 +273,15 @@ class SecretStore:
                 continue
             if secret.in_store:
                 try:
-                    problem = self._absent(secret.secret_ref, self.locate(secret.secret_ref))
+                    where = self.locate(secret.secret_ref)
+                    fine = self._is_there(where) or (secret.generate and self._is_free(secret.secret_ref))
+                    problem = None if fine else self._absent(secret.secret_ref, where)
                 except SecretError as error:
                     # A file that is damaged is reported once, above.
                     problem = None
                     if "Rename one of them" in str(error):
                         found.append(Problem(str(error), "", subject, place()))
-                if problem and not (secret.generate and self._is_free(secret.secret_ref)):
+                if problem:
                     message = f"the secret {secret.secret_ref} {problem.message}"
                     found.append(Problem(message, problem.fix, subject, place()))
         return found
@@ -358,10 +367,7 @@ class SecretStore:
         return place
 
     def _new(self, file: Path, values: Mapping[KeyPath, Scalar]) -> str:
-        plain = ""
-        for path, value in values.items():
-            plain = document.parse(plain, file.name).inserted(path, value)
-        return self.new(file, plain)
+        return self.new(file, document.parse("", file.name).inserted(values))
 
     def rule_for(self, file: Path) -> rules.Creation:
         """For whom a new file is encrypted, and which of its values.

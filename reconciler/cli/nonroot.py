@@ -291,12 +291,14 @@ def _sarif(root: Path, result: Scanned, policy: Policy) -> dict[str, Any]:
     from reconciler.tools.nonroot.rules import NAMES, RULES
 
     # Forges want paths from the root of the repository.
-    tree = working_tree(root.resolve())
-    prefix = os.path.relpath(root.resolve(), tree) if tree else "."
+    here = root.resolve()
+    top = working_tree(here) or here
 
     def one(flaw: Flaw, accepted: str = "") -> Result:
         text = f"{flaw.message}. {' '.join(flaw.reasons(policy.platforms))} {flaw.mended}"
-        file = flaw.file if prefix == "." else f"{prefix}/{flaw.file}"
+        whole = os.path.normpath(here / flaw.file)
+        file = os.path.relpath(whole, top)
+        file = whole if file.startswith("..") else file
         return Result(flaw.rule, flaw.level, text, file, flaw.line, flaw.subject, accepted)
 
     rules = []

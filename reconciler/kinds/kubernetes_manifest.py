@@ -102,8 +102,8 @@ def expand(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Iter
     for path, where, manifest in manifests(document, catalog):
         if path[1] == "files":
             # What is written in the document itself is found by `check`.
-            for part, key in in_the_clear(manifest):
-                message = f"{where} has a secret in the clear: {part}.{key}."
+            for field in in_the_clear(manifest):
+                message = f"{where} has a secret in the clear: {'.'.join(field)}."
                 problems.append(catalog.problem(document, path, message, _REFER))
         lacks = _lacking(manifest)
         if lacks:
@@ -229,15 +229,18 @@ def check(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Itera
         path: tuple[str | int, ...] = ("spec", "objects", index)
         items = list(enumerate(one["items"])) if _is_list(one) else []
         for where, inner in [(path, one), *(((*path, "items", number), item) for number, item in items)]:
-            for part, key in in_the_clear(inner):
-                message = f"has a secret in the clear: {part}.{key}."
-                yield catalog.problem(document, (*where, part, key), message, _REFER)
+            for field in in_the_clear(inner):
+                message = f"has a secret in the clear: {'.'.join(field)}."
+                yield catalog.problem(document, (*where, *field), message, _REFER)
+            for field in _no_certificates(inner):
+                message = f"{'.'.join(field)} is no certificate in PEM, and the cluster would take it all the same."
+                yield catalog.problem(document, (*where, *field), message, "Paste the whole certificate.")
             for field, value in _no_text(inner):
                 message = f"{'.'.join(field)} is {json.dumps(value)}, where the API wants text."
                 yield catalog.problem(document, (*where, *field), message, "Put it in quotes.")
 
 
-_REFER: Final = "Write `{secretRef: path/key}` under stringData, or use a ConfigMap."
+_REFER: Final = "Write `{secretRef: path/key}` there; in a Secret under stringData."
 
 
 def _no_text(manifest: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -256,9 +259,12 @@ def _no_text(manifest: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
                 yield (*path, str(key)), value
 
 
-def in_the_clear(manifest: Any) -> Iterator[tuple[str, str]]:
-    """Values of a Secret that are written down, which inventories and plans would keep: part and key of each."""
-    if not isinstance(manifest, Mapping) or manifest.get("kind") != "Secret":
+def in_the_clear(manifest: Any) -> Iterator[tuple[str, ...]]:
+    """Where values of a Secret, or the key of a Route, are written down: inventories and plans would keep them."""
+    kind = manifest.get("kind") if isinstance(manifest, Mapping) else None
+    if kind == "Route" and isinstance(_tls(manifest).get("key"), str):
+        yield "spec", "tls", "key"
+    if kind != "Secret":
         return
     for part in ("data", "stringData"):
         values = manifest.get(part)
@@ -266,6 +272,21 @@ def in_the_clear(manifest: Any) -> Iterator[tuple[str, str]]:
             written = value is not None and value != "" and not is_reference(value) and not isinstance(value, Secret)
             if written and not str(key).endswith((".crt", ".pub")):
                 yield part, str(key)
+
+
+def _tls(route: Mapping[str, Any]) -> Mapping[str, Any]:
+    spec = route.get("spec")
+    tls = spec.get("tls") if isinstance(spec, Mapping) else None
+    return tls if isinstance(tls, Mapping) else {}
+
+
+def _no_certificates(manifest: Any) -> Iterator[tuple[str, ...]]:
+    """Certificates of a Route that are none: the API does not look at them, and the router refuses the Route later."""
+    if isinstance(manifest, Mapping) and manifest.get("kind") == "Route":
+        for name in ("certificate", "caCertificate", "destinationCACertificate"):
+            text = _tls(manifest).get(name)
+            if isinstance(text, str) and text and "-----BEGIN CERTIFICATE-----" not in text:
+                yield "spec", "tls", name
 
 
 # ------------------------------------------------------------------------------------------------ import

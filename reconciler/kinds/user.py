@@ -60,7 +60,9 @@ class UserBody(Spec):
     name: Account | None = Field(None, description="The login name; by default the document's name.")
     uid: int | None = Field(None, ge=0, le=LAST_ID, description="Its number; the next free one by default.")
     group: Account | None = Field(None, description="Primary group; by default a group of the account's own.")
-    groups: tuple[Account, ...] | None = Field(None, description="Further groups, in any order.")
+    groups: tuple[Account, ...] | None = Field(
+        None, description="Further groups, in any order. A HostProfile makes groups."
+    )
     exclusive_groups: bool = Field(False, description="Leave every group that is not listed in `groups`.")
     home: PasswdPath | None = Field(None, description="Home folder; `/home/NAME` by default. A change moves no files.")
     create_home: bool | None = Field(

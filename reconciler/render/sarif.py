@@ -34,7 +34,7 @@ class Result:
     """One result.
 
     Attributes:
-        file: relative to the root of the repository, with slashes.
+        file: relative to the root of the repository, with slashes; absolute where it lies elsewhere.
         line: counted from 1.
         subject: the object inside the file; may be empty.
         accepted: why somebody accepted it; empty where nobody did.
@@ -84,10 +84,17 @@ def _rule(rule: RuleText) -> dict[str, Any]:
     }
 
 
+def _place(file: str) -> dict[str, str]:
+    """A file of the repository, or, by its whole path, one that lies elsewhere, such as an image."""
+    if file.startswith("/"):
+        return {"uri": f"file://{quote(file)}"}
+    return {"uri": quote(file), "uriBaseId": "%SRCROOT%"}
+
+
 def _result(one: Result, places: Mapping[str, int], seen: dict[str, int]) -> dict[str, Any]:
     location: dict[str, Any] = {
         "physicalLocation": {
-            "artifactLocation": {"uri": quote(one.file), "uriBaseId": "%SRCROOT%"},
+            "artifactLocation": _place(one.file),
             "region": {"startLine": max(1, one.line)},
         }
     }

@@ -236,14 +236,13 @@ class Opened:
                 rule = f"{self._encrypted.rule.name}: {self._encrypted.rule.value}"
                 raise SecretError(f"{self._encrypted.file}: {dotted(path)} would not be encrypted ({rule}).")
             sealed[path] = Scalar("str", encrypt(value, self._key, additional_data(path)))
-        text = self._text.edited({path: new for path, new in sealed.items() if path in self.values})
-        for path, new in sealed.items():
-            if path not in self.values:
-                try:
-                    text = parse(text, self._encrypted.file).inserted(path, new)
-                except KeyError as error:
-                    what = dotted(error.args[0])
-                    raise SecretError(f"{self._encrypted.file}: {what} is a value or a list, no mapping.") from None
+        text = self._text.edited({path: value for path, value in sealed.items() if path in self.values})
+        new = {path: value for path, value in sealed.items() if path not in self.values}
+        try:
+            text = parse(text, self._encrypted.file).inserted(new)
+        except KeyError as error:
+            what = dotted(error.args[0])
+            raise SecretError(f"{self._encrypted.file}: {what} is a value or a list, no mapping.") from None
         return self._closed(text, {**self.values, **values}, self._key)
 
     def plaintext(self) -> str:

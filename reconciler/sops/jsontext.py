@@ -116,18 +116,19 @@ class JsonText:
                 data[METADATA_KEY] = metadata
         return _text(data)
 
-    def inserted(self, path: Path, value: Scalar) -> str:
+    def inserted(self, new: Mapping[Path, Scalar]) -> str:
         """See `YamlText.inserted`."""
         metadata = self.metadata
         data = _replaced({k: v for k, v in self._data.items() if k != METADATA_KEY}, (), {})
-        at = data
-        for index, part in enumerate(path[:-1]):
-            at = at.setdefault(part, {})
-            if not isinstance(at, dict):
-                raise KeyError(path[: index + 1])
-        if path[-1] in at:
-            raise KeyError(path)
-        at[path[-1]] = _python(value)
+        for path, value in new.items():
+            at = data
+            for index, part in enumerate(path[:-1]):
+                at = at.setdefault(part, {})
+                if not isinstance(at, dict):
+                    raise KeyError(path[: index + 1])
+            if path[-1] in at:
+                raise KeyError(path)
+            at[path[-1]] = _python(value)
         return _text(data | ({METADATA_KEY: metadata} if metadata is not None else {}))
 
 

@@ -300,12 +300,47 @@ class YamlText:
                 edits.append((start, end, block))
         return _spliced(self.text, edits)
 
-    def inserted(self, path: Path, value: Scalar) -> str:
-        """The text with a new key at the end of its mapping, and with the mappings on the way to it.
+    def inserted(self, new: Mapping[Path, Scalar]) -> str:
+        """The text with new keys at the ends of their mappings, and with the mappings on the way to them.
 
         Raises:
             KeyError: a value or a list is in the way.
         """
+        text, left = self, dict(new)
+        while left:
+            # Whatever has its mapping goes in at once: to read the text anew for each would take long.
+            ready = [path for path in left if text._has_room(path)]
+            if ready:
+                changed = text._with_lines({path: left.pop(path) for path in ready})
+            else:
+                path = next(iter(left))
+                changed = text._with_key(path, left.pop(path))
+            text = YamlText(changed, self.file)
+        return text.text
+
+    def _has_room(self, path: Path) -> bool:
+        branch = self._branches.get(path[:-1])
+        there = path in self._branches or path in self._written
+        return branch is not None and branch.is_map and not branch.flow and not there
+
+    def _with_lines(self, new: Mapping[Path, Scalar]) -> str:
+        lines: dict[int, list[str]] = {}
+        for path, value in new.items():
+            branch = self._branches[path[:-1]]
+            lines.setdefault(self._end_of(path[:-1]), []).extend(_block({str(path[-1]): value}, branch.column))
+        return _spliced(self.text, [(at, at, self._glue(at) + "".join(found)) for at, found in lines.items()])
+
+    def _end_of(self, path: Path) -> int:
+        """Where a line can be added to a mapping in block style."""
+        sops = self._key_starts.get((METADATA_KEY,))
+        if not path and sops is not None:
+            return self.text.rfind("\n", 0, sops) + 1
+        return self._line_after(self._branches[path].end)
+
+    def _glue(self, at: int) -> str:
+        return "" if at == 0 or self.text[at - 1] == "\n" else "\n"
+
+    def _with_key(self, path: Path, value: Scalar) -> str:
         depth = max(end for end in range(len(path)) if path[:end] in self._branches)
         branch = self._branches[path[:depth]]
         if not branch.is_map or path[: depth + 1] in self._written:
@@ -318,14 +353,8 @@ class YamlText:
         tree: Any = value
         for part in reversed(path[depth:]):
             tree = {str(part): tree}
-        lines = "".join(_block(tree, branch.column))
-        sops = self._key_starts.get((METADATA_KEY,))
-        if not path[:depth] and sops is not None:
-            at = self.text.rfind("\n", 0, sops) + 1
-        else:
-            at = self._line_after(branch.end)
-        glue = "" if at == 0 or self.text[at - 1] == "\n" else "\n"
-        return _spliced(self.text, [(at, at, glue + lines)])
+        at = self._end_of(path[:depth])
+        return _spliced(self.text, [(at, at, self._glue(at) + "".join(_block(tree, branch.column)))])
 
     def _line_after(self, offset: int) -> int:
         """The start of the line after the one that ends here."""
@@ -362,9 +391,11 @@ class YamlText:
 
 
 def _spliced(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
-    for start, end, new in sorted(edits, reverse=True):
-        text = text[:start] + new + text[end:]
-    return text
+    out, at = [], 0
+    for start, end, new in sorted(edits):
+        out += [text[at:start], new]
+        at = end
+    return "".join([*out, text[at:]])
 
 
 def _typed(text: str) -> Scalar:

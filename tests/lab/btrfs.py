@@ -139,6 +139,7 @@ class Site:
 
 
 CLEAN = f"""
+pkill -x sleep; pkill -x btrfs
 systemctl stop 'reconciler-snapshots-*.timer' 'reconciler-snapshots-*.service' 2>/dev/null
 rm -rf /etc/reconciler /var/lib/reconciler {PROGRAM} /etc/systemd/system/*reconciler* /etc/btrbk/btrbk.conf
 rm -rf /etc/systemd/system/timers.target.wants/reconciler* /etc/snapper/configs/*

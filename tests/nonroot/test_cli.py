@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -212,6 +213,26 @@ def test_sarif(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert assert_sarif(json.loads(capsys.readouterr().out)) == []
 
 
+def test_sarif_of_an_image_that_lies_elsewhere(
+    repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative place must be one of the repository; anything else is named as a whole."""
+    config = json.dumps({"config": {}}).encode()
+    for name in ("apps/old/a image.tar", "outside.tar"):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for member, raw in (("c.json", config), ("manifest.json", b'[{"Config": "c.json", "RepoTags": ["x"]}]')):
+                entry = tarfile.TarInfo(member)
+                entry.size = len(raw)
+                archive.addfile(entry, io.BytesIO(raw))
+    monkeypatch.chdir(repo / "apps")
+    both = ["--image", str(repo / "apps/old/a image.tar"), "--image", "../outside.tar"]
+    assert run(["nonroot", *both, "--output", "sarif"]) == 2
+    results = assert_sarif(json.loads(capsys.readouterr().out))
+    places = [one["locations"][0]["physicalLocation"]["artifactLocation"] for one in results]
+    assert {"uri": "old/a%20image.tar", "uriBaseId": "%SRCROOT%"} in places
+    assert {"uri": f"file://{tmp_path}/outside.tar"} in places
+
+
 def test_sarif_of_odd_names_and_twins() -> None:
     rules = [RuleText("b", "B", "b", "b", "error"), RuleText("a", "A", "a", "a", "warning", ["x"])]
     twin = Result("b", "error", "same", "a b/ü#?.yaml", 0, "Pod/x")
@@ -225,3 +246,8 @@ def test_hostile_names_and_texts_cannot_steer_the_terminal(tmp_path: Path, capsy
     assert run(["nonroot", str(tmp_path)]) == 2
     shown = capsys.readouterr()
     assert not {"\x1b", "\x07"} & set(shown.out + shown.err)
+
+
+def test_our_own_samples_have_no_flaw(capsys: pytest.CaptureFixture[str]) -> None:
+    samples = Path(__file__).parents[2] / "desired-state"
+    assert run(["nonroot", str(samples)]) == 0, capsys.readouterr().out

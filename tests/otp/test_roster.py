@@ -355,6 +355,26 @@ class TestApply:
         with pytest.raises(KsmError, match="cannot be read"):
             make().apply(keys=[key_document(key)])
 
+    def test_a_full_disk_is_named_with_the_file_and_leaves_no_half(
+        self, make: Callable[..., Installation], key: SoftwareYubiKey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site = make()
+        site.set_up(key)
+        before = {p: p.read_bytes() for p in site.folder.rglob("*") if p.is_file() and "sqlite" not in p.name}
+
+        def full(handle: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        another = SoftwareYubiKey.new()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space left on device") as caught:
+                site.apply(keys=[key_document(another)])
+        assert caught.value.filename == str(aead.path_in(site.aeads, "1", another.public_id))
+        left = {p: p.read_bytes() for p in site.folder.rglob("*") if p.is_file() and "sqlite" not in p.name}
+        assert left == before
+        assert [row["publicId"] for row in site.present()["keys"]] == [key.public_id]
+
     def test_hostile_notes_are_text(self, site: Installation, key: SoftwareYubiKey) -> None:
         notes = "'; DROP TABLE clients; -- $(id) %s ? \\ \""
         site.set_up(key)

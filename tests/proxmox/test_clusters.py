@@ -90,6 +90,17 @@ def test_the_way_of_a_backup_comes_in_an_order_that_works_across_systems(one: Wo
     assert one.look("/config/datastore", server=True) == []
 
 
+def test_a_backup_may_go_into_a_namespace(one: World) -> None:
+    """A right on the namespace alone is enough to log in: the server shows the datastore then."""
+    one.write(BACKUP.replace("user: dc01@pbs", "namespace: a/b, user: dc01@pbs"))
+    file = one.folder / "desired" / "all.yaml"
+    login = "spec: {endpoints: [https://backup1.example.org:8007]"
+    file.write_text(file.read_text().replace(login, f'{login}, fingerprint: "{one.pbs.fingerprint}"'))
+    one.settle()
+    assert one.pbs.shows("dc01@pbs") == ["dc01"]
+    assert [e["path"] for e in one.look("/access/acl", server=True)] == ["/datastore/dc01/a/b"]
+
+
 # ------------------------------------------------------------------------------------------------ prune and order
 
 

@@ -107,3 +107,13 @@ def test_a_plan_that_deletes_much_can_be_rehearsed_all_the_same(one: World) -> N
     done = rehearse(one.project(), force=True)
     assert len(done.live.changes) == 13
     assert done.converges
+
+
+def test_a_login_that_the_server_would_refuse_is_seen_behind_any_port(one: World) -> None:
+    """The likeness of a cluster reaches the likeness of the server by the address that the storage would have."""
+    place, _, port = one.pbs.url.removeprefix("https://").rpartition(":")
+    spec = f"cluster: dc01, type: pbs, server: {place}, port: {port}, datastore: nosuch, username: a@pbs"
+    one.write(document("ProxmoxStorage", "b1", f"{spec}, password: {{secretRef: 'env:PASSWORD'}}"), GROUP)
+    done = rehearse(one.project())
+    assert list(done.failed) == ["pve.storage[dc01:b1]"]
+    assert not done.converges

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from reconciler.errors import InvalidInput, SecretError
 from reconciler.sops import age, document
+from reconciler.sops.cipher import Path as KeyPath
 from reconciler.sops.cipher import Scalar, decrypt, encrypt, float_text
 from reconciler.sops.document import Encrypted, Opened, Rule
 from reconciler.sops.yamltext import YamlText
@@ -150,6 +151,40 @@ def test_one_value_changes_three_lines() -> None:
         ["lastmodified", "mac", "pw"],
     )
     assert opened(after).plaintext() == opened(before).plaintext().replace('"x: y # z"', "new")
+
+
+@pytest.mark.parametrize("ending", ["yaml", "json"])
+def test_many_new_keys_are_written_as_if_one_by_one(ending: str) -> None:
+    """And the text is read a few times, however many they are."""
+    file = f"x.sops.{ending}"
+    start = PLAIN if ending == "yaml" else '{"vpn": {"n": 1}, "a": "b"}'
+    new: dict[KeyPath, Scalar] = {
+        **{(f"k{n}",): text(str(n)) for n in range(50)},
+        **{("vpn", f"k{n}"): text("two\nlines") for n in range(50)},
+        **{("fresh", "deep", f"k{n}"): text(str(n)) for n in range(50)},
+        ("other", "x"): text("y"),
+    }
+    one = opened(document.new(start, file, [PUBLIC]), file)
+    at_once = opened(one.with_values(new), file)
+    single = one
+    for path, value in new.items():
+        single = opened(single.with_values({path: value}), file)
+    assert at_once.plaintext() == single.plaintext()
+    assert at_once.values == {**one.values, **new}
+
+
+def test_a_large_change_reads_the_text_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = opened(document.new(PLAIN, "x.sops.yaml", [PUBLIC]))
+    read = YamlText._read
+    counted: list[str] = []
+
+    def count(self: YamlText) -> None:
+        counted.append(self.file)
+        read(self)
+
+    monkeypatch.setattr(YamlText, "_read", count)
+    one.with_values({("fresh", f"k{n}"): text("x") for n in range(200)} | {(f"k{n}",): text("x") for n in range(200)})
+    assert len(counted) < 10
 
 
 def test_a_new_key_is_one_line_more() -> None:
@@ -441,7 +476,7 @@ def test_block_yaml_comes_back(tree: dict[str, Any], chance: Any) -> None:
             if isinstance(inner, str) and inner:
                 path = (key, "sub", inner[:4] or "k") if chance.random() < 0.5 else (key, "top")
                 if path not in wanted and path[:2] not in wanted:
-                    plain = YamlText(plain, "x").inserted(path, text(inner))
+                    plain = YamlText(plain, "x").inserted({path: text(inner)})
                     wanted[path] = text(inner)
     assert {leaf.path: leaf.written for leaf in YamlText(plain, "x").leaves} == wanted
 

@@ -26,7 +26,6 @@ def proposed(sql: str) -> set[str]:
 def test_what_the_language_cannot_parse_is_not_proposed() -> None:
     found = proposed("DO $$ DECLARE a int; BEGIN a := 1; PERFORM f(a); END $$")
     assert "DECLARE a int; BEGIN PERFORM f(a); END" in found
-    assert "BEGIN PERFORM f(a); END" in found
     assert "BEGIN a := 1; PERFORM f(a); END" not in found  # what is a?
     assert not any(text.endswith("PERFORM f(a);") for text in found)
 
@@ -82,9 +81,7 @@ def test_loops_and_conditions_go() -> None:
         "DO $$ DECLARE r record; n int := 0; BEGIN FOR r IN SELECT id FROM emp WHERE id > 3 ORDER BY id LOOP "
         "IF r.id > 3 THEN n := n + culprit(r.id); END IF; END LOOP; RAISE NOTICE '%', n; END $$"
     )
-    assert minimal(sql, "DO", "culprit") == "DO $$BEGIN culprit:= ; END$$" or "LOOP" not in minimal(
-        sql, "DO", "culprit"
-    )
+    assert minimal(sql, "DO", "culprit(") == "DO $$DECLARE n int ; BEGIN n := culprit(); END$$"
 
 
 def test_a_long_body_takes_few_queries() -> None:

@@ -11,6 +11,7 @@ from pglast.parser import parse_sql
 
 from reconciler.tools.sqlreduce import Failure, NoError, Trial, Unparsable, Unstable, reduce
 from reconciler.tools.sqlreduce.printing import to_sql
+from reconciler.tools.sqlreduce.scope import required_text
 from reconciler.tools.sqlreduce.tokens import without_noise
 from reconciler.tools.sqlreduce.tree import count_nodes, shape
 
@@ -100,6 +101,62 @@ def test_blocks_are_reduced_by_statement() -> None:
     assert "PERFORM 1" not in found
 
 
+@pytest.mark.parametrize(
+    ("sql", "words", "expected"),
+    [
+        ("LOCK TABLE a, culprit IN SHARE ROW EXCLUSIVE MODE NOWAIT", ("LOCK",), "LOCK culprit"),
+        ("DROP FUNCTION IF EXISTS f(int), culprit(text, int) CASCADE", ("FUNCTION",), "DROP FUNCTION culprit"),
+        (
+            "CREATE TABLE t (a int NOT NULL, b int REFERENCES culprit (c) ON DELETE SET NULL)",
+            ("CREATE", "REFERENCES", "int"),
+            "CREATE TABLE t (b int4 REFERENCES culprit)",
+        ),
+        ("CREATE POLICY p ON culprit AS RESTRICTIVE TO u", ("CREATE",), "CREATE POLICY p ON culprit"),
+    ],
+)
+def test_words_without_a_node_go(sql: str, words: tuple[str, ...], expected: str) -> None:
+    """Statements other than queries hold words that are no more than a number in the tree."""
+    assert minimal(sql, "culprit", *words) == expected
+
+
+def test_what_the_printer_does_not_know_is_no_candidate() -> None:
+    """Of SIMILAR TO without its pattern the printer makes an exception of a kind of its own."""
+    sql = "SELECT culprit(a SIMILAR TO 'x', b NOT SIMILAR TO 'y' ESCAPE 'z') FROM t"
+    assert minimal(sql, "culprit(", "SIMILAR") == "SELECT culprit(NULL NOT SIMILAR TO NULL)"
+
+
+def test_casts_are_printed_short() -> None:
+    for sql in (
+        "SELECT (a || b)::text",
+        "SELECT f(a)::text::int",
+        "SELECT (a + 1)::int::text || 'x'",
+        "SELECT ARRAY[a]::text[]",
+        "SELECT (CASE WHEN a THEN b END)::date",
+    ):
+        text = to_sql(parse_sql(sql))
+        assert "CAST" not in text
+        assert shape(parse_sql(text)) == shape(parse_sql(sql))
+    signed = parse_sql("SELECT (-5)::d")  # and not -(5::d)
+    assert shape(parse_sql(to_sql(signed))) == shape(signed)
+
+
+@pytest.mark.parametrize(
+    ("sql", "at", "sqlstate", "message", "expected"),
+    [
+        ("SELECT e.zz FROM emp e", "e.zz", "42703", "column e.zz does not exist", "e.zz"),
+        ("SELECT e.zz FROM emp e GROUP BY 1", "e.zz", "42803", 'column "e.zz" must appear in', "zz"),
+        ("SELECT f(a)", "f(", "42883", "function f(text) does not exist", "f"),
+        ("SELECT a = ANY (b)", "=", "42883", "operator does not exist: int = text", ""),
+        ("SELECT a && b", "&&", "42883", "operator does not exist: int && text", "&&"),
+        ("SELECT x.a", "x.a", "42P01", 'missing FROM-clause entry for table "x"', ""),
+    ],
+)
+def test_what_the_message_quotes_is_kept(sql: str, at: str, sqlstate: str, message: str, expected: str) -> None:
+    """The server qualifies columns by itself in some messages, and knows more than one word for an operator."""
+    target = Failure(message, sqlstate, position=sql.index(at) + 1, stage="parse", exact=True)
+    assert required_text(sql, target) == expected
+
+
 def test_merge_keeps_what_it_must() -> None:
     sql = (
         "MERGE INTO t USING (SELECT a, b FROM u WHERE c > 1) s ON t.i = s.a AND t.j > 0 "
@@ -171,6 +228,10 @@ def test_nesting_that_would_end_the_process_is_refused() -> None:
         ("GRANT ALL PRIVILEGES ON TABLE t TO u", "GRANT ALL ON t TO u"),
         ("SELECT (a + b) * c", "SELECT (a + b) * c"),
         ("SELECT 'x' AS \"order\"", "SELECT 'x' \"order\""),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON a FOR EACH STATEMENT EXECUTE FUNCTION f()",
+            "CREATE TRIGGER t AFTER INSERT ON a EXECUTE FUNCTION f()",
+        ),
     ],
 )
 def test_tokens_without_meaning_go_at_the_end(sql: str, expected: str) -> None:

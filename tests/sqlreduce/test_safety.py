@@ -178,6 +178,40 @@ def test_timeout_is_no_silent_target(server: Server) -> None:
     assert run(server, "SELECT 1, pg_sleep(9) FROM base", timeout=0.1, match="timeout").minimal == "SELECT pg_sleep(9)"
 
 
+def test_slow_candidates_are_cut_short(server: Server) -> None:
+    """What takes much longer than the input is not waited for, so that many of them cost little."""
+    sql = (
+        "WITH RECURSIVE c(n) AS (SELECT 5 UNION ALL SELECT n - 1 FROM c WHERE n > -3) "
+        "SELECT n, 100 / n AS q FROM c WHERE n IS NOT NULL ORDER BY n"
+    )
+    with PostgresOracle(server.dsn()) as oracle:
+        found = reduce(sql, oracle)
+        assert oracle.sessions[0].timeout < oracle.timeout
+        assert oracle.grace <= 0  # one was given all of its time, and no more
+    assert found.minimal == "WITH RECURSIVE c(n) AS (SELECT 5 UNION SELECT n - 1 FROM c) SELECT 100 / n FROM c"
+
+
+def test_a_slow_error_is_found_all_the_same(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If what was cut short fails like the input with more time, all others get this time, too."""
+    monkeypatch.setattr("reconciler.tools.sqlreduce.postgres.SLOWER", 0)
+    monkeypatch.setattr("reconciler.tools.sqlreduce.postgres.SOON", 0.01)
+    found = run(server, "SELECT id, pg_sleep(0.05)::text::int, v FROM base ORDER BY id", timeout=2.0)
+    assert found.minimal == "SELECT pg_sleep(1)::text::int4"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE VIEW vv AS SELECT id, nosuch FROM emp",
+        "COPY (SELECT nosuch FROM emp) TO STDOUT",
+        "CREATE TEMP TABLE tt AS SELECT id FROM emp; SELECT count(*), nosuch FROM tt GROUP BY nosuch",
+    ],
+)
+def test_names_may_be_looked_up_late(server: Server, sql: str) -> None:
+    """Where a statement is no query, its names are looked up while it runs."""
+    assert run(server, sql).minimal == "SELECT nosuch"
+
+
 def test_a_lock_of_others_is_no_target(server: Server, admin: psycopg.Connection[Any]) -> None:
     with admin.transaction():
         admin.execute("LOCK TABLE base IN ACCESS EXCLUSIVE MODE")

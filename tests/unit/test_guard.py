@@ -40,6 +40,7 @@ from reconciler.plan import Plan
 from reconciler.planfile import from_text, to_text
 from reconciler.project import Project
 from reconciler.registry import default
+from reconciler.types.host.group import TYPE as GROUP
 from tests.simulated import Killed
 from tests.texts import HEAD, problems_of, registry
 
@@ -557,3 +558,13 @@ def test_a_fresh_connection_is_one_of_its_own() -> None:
         assert other[0] != first[0]
         assert other[1] == first[1]
         assert pool.get("me").read([Script("echo still here")])[0].text == "still here\n"
+
+
+def test_the_end_of_a_way_to_root_may_lock_out() -> None:
+    """So it is guarded, and the files of accounts are kept for that."""
+    for name, kind in (("sudo", "lock-out"), ("release", None)):
+        change = Change(GROUP("web1", absent=True, name=name), Action.DELETE, {"gid": 27}, None)
+        risk, keep = GROUP.risk(change), GROUP.keeps(change)
+        assert (risk and risk.kind) == kind
+        assert keep is not None
+        assert "/etc/group" in keep.paths

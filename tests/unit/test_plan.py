@@ -298,10 +298,20 @@ def test_scope(targets: tuple[str, ...], excludes: tuple[str, ...], wanted: str,
     assert [c.resource.key for c in one.plan(Scope(targets, excludes)).changes] == wanted.split()
 
 
-def test_a_term_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
-    one = rig(tmp_path, thing("a", value="x"))
-    with pytest.raises(PlanError, match=r"Nothing matches Thing/b\. Write Kind/name"):
-        one.plan(Scope(("Thing/b",)))
+@pytest.mark.parametrize(
+    ("term", "help_"),
+    [
+        ("Thing/b", r"Did you mean Thing/a\?$"),
+        ("nmae=a", r"Did you mean name=a\?$"),
+        ("s1", r"Did you mean target=s1\?$"),
+        ("ops", r"Did you mean team=ops\?$"),
+        ("zzz", r"Write Kind/name, kind=, "),
+    ],
+)
+def test_a_term_that_matches_nothing_is_an_error(term: str, help_: str, tmp_path: Path) -> None:
+    one = rig(tmp_path, thing("a", value="x", labels={"team": "ops"}))
+    with pytest.raises(PlanError, match=rf"^Nothing matches {term}\. {help_}"):
+        one.plan(Scope((term,)))
 
 
 def test_scope_bounds_deletions_as_well(tmp_path: Path) -> None:

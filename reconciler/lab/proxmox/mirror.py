@@ -39,7 +39,7 @@ def mirror(target: Target, read: ReadAll, stage: Stage) -> Target:
         return _server(target, read, stage)
     servers: dict[str, tuple[Target, Any]] = stage.shared.setdefault("mirrored servers", {})
     known = {
-        urlsplit(endpoint).hostname or "": _Known(simulator, live.settings.get("fingerprint", ""))
+        place(endpoint): _Known(simulator, live.settings.get("fingerprint", ""))
         for live, simulator in servers.values()
         for endpoint in live.settings["endpoints"]
     }
@@ -62,6 +62,12 @@ def _server(target: Target, read: ReadAll, stage: Stage) -> Target:
     simulator = stage.open.enter_context(PbsSimulator(state))
     stage.shared.setdefault("mirrored servers", {})[target.name] = target, simulator
     return _behind(target, simulator.url, simulator.fingerprint)
+
+
+def place(endpoint: str) -> str:
+    """How a cluster's storage names the server at an address: HOST:PORT."""
+    parts = urlsplit(endpoint)
+    return f"{parts.hostname}:{parts.port or 8007}"
 
 
 class _Known:

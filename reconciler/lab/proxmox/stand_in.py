@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from reconciler.lab.proxmox import PbsSimulator, PveSimulator
+from reconciler.lab.proxmox.mirror import place
 from reconciler.lab.proxmox.pve.state import node as fresh_node
 from reconciler.model import Document, Request, Secret, Target, Work
 
@@ -40,7 +40,7 @@ def stand_in(target: Target, stage: Stage) -> Target:
     for one in servers.values():
         simulator = _server(one, stage)[1]
         for endpoint in one.settings["endpoints"]:
-            known[urlsplit(endpoint).hostname or ""] = _Pinned(simulator, one.settings.get("fingerprint", ""))
+            known[place(endpoint)] = _Pinned(simulator, one.settings.get("fingerprint", ""))
     state = {**_login(target, stage), "nodes": dict(_nodes(target.name, stage)), "trusting": True}
     cluster = stage.open.enter_context(PveSimulator(state, backup_servers=known))
     found = _behind(target, list(cluster.urls.values()), cluster.fingerprint)

@@ -113,7 +113,10 @@ class Printer(RawStream):
         start = self.tell()
         self.depth += 1
         if self._short_cast(node):
-            self.print_c_expr(node.arg)
+            if isinstance(node.arg, ast.TypeCast):
+                self.print_node(node.arg)
+            else:
+                self.print_c_expr(node.arg)
             self.pending_separator = False
             self.write("::")
             self.print_node(node.typeName)

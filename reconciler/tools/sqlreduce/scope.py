@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pglast.parser import scan
 
 from reconciler.tools.sqlreduce.oracle import Failure
@@ -27,9 +29,14 @@ def required_text(sql: str, target: Failure) -> str:
                 last, longer = texts[at + 2], "".join(texts[at : at + 3])
                 if longer in target.message and target.sqlstate == NO_COLUMN:
                     return longer
-                return last if last in target.message else ""
-            return text if text in target.message and text not in IMPLIED else ""
+                return last if _quoted(last, target.message) else ""
+            return text if _quoted(text, target.message) and text not in IMPLIED else ""
     return ""
+
+
+def _quoted(text: str, message: str) -> bool:
+    """Whether a text occurs in a message, and not only as a part of a word."""
+    return bool(text) and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", message) is not None
 
 
 def lead(sql: str, target: Failure) -> str:

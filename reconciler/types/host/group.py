@@ -8,11 +8,14 @@ from typing import Annotated
 from pydantic import Field
 
 from reconciler.fields import Account
-from reconciler.model import CONTROL, IDENTITY, Change, Probe, ResourceType, Risk, Script, Sh, Spec, Step, run
+from reconciler.model import CONTROL, IDENTITY, Change, Keep, Probe, ResourceType, Risk, Script, Sh, Spec, Step, run
 from reconciler.probe import expect
 
 LAST_ID = 4294967294
 """The highest number that an account or a group can have; the one above it means "none"."""
+FILES = tuple(f"/etc/{name}" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
+"""Where accounts and groups stand."""
+PRIVILEGED = ("sudo", "wheel")
 
 
 class Group(Spec):
@@ -52,10 +55,20 @@ def steps(change: Change[Group]) -> Iterable[Step]:
 
 
 def risk(change: Change[Group]) -> Risk | None:
-    """A new number leaves the files behind."""
+    """A new number leaves the files behind, and some groups are the way to root."""
+    if change.after is None and change.spec.name in PRIVILEGED:
+        return Risk("lock-out", f"whoever becomes root by the group {change.spec.name} cannot any more")
     if change.before is not None and "gid" in change.changed:
         return Risk("lock-out", f"files of the group keep the number {change.before['gid']}; give them the new one")
     return None
 
 
-TYPE = ResourceType("host.group", Group, probe, steps, provides=lambda g: (f"group:{g.name}",), risk=risk)
+TYPE = ResourceType(
+    "host.group",
+    Group,
+    probe,
+    steps,
+    provides=lambda g: (f"group:{g.name}",),
+    risk=risk,
+    keeps=lambda change: Keep(FILES),
+)

@@ -29,7 +29,7 @@ from reconciler.model import (
 )
 from reconciler.probe import expect
 from reconciler.types.host import folders_above
-from reconciler.types.host.group import LAST_ID
+from reconciler.types.host.group import FILES, LAST_ID
 
 EPOCH = date(1970, 1, 1)
 
@@ -316,8 +316,6 @@ def provides(user: User) -> Iterable[str]:
     if user.group is None:
         yield f"group:{user.name}"
 
-
-FILES = tuple(f"/etc/{name}" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
 
 TYPE = ResourceType(
     "host.user",

@@ -14,6 +14,8 @@ STEERING: Final = frozenset(
     {"name", "digest", "delete", "prune-schedule", "reuse-datastore", "overwrite-in-use", "destroy-data", *KEEP}
 )
 SEEN: Final = "Datastore.Audit|Datastore.Backup"
+SEEN_BELOW: Final = "Datastore.Audit|Datastore.Modify|Datastore.Read|Datastore.Verify|Datastore.Backup|Datastore.Prune"
+"""One of them on a namespace shows its datastore."""
 TOTAL: Final = 1 << 42
 USED: Final = 1 << 38
 
@@ -152,18 +154,18 @@ def _deleted(world: World, task: State) -> None:
 
 @route("GET /admin/datastore")
 def seen(call: Call) -> list[State]:
-    """The datastores that the caller may use."""
-    return [
-        {
-            "store": name,
-            "mount-status": "nonremovable",
-            "backend-type": "filesystem",
-            **({"comment": entry["comment"]} if "comment" in entry else {}),
-            **({"maintenance": entry["maintenance-mode"]} if "maintenance-mode" in entry else {}),
-        }
-        for name, entry in sorted(call.state["datastores"].items())
-        if call.may(f"/datastore/{name}", SEEN)
-    ]
+    """The datastores that the caller may use; those of which only a namespace may be used, without comment."""
+    found = []
+    for name, entry in sorted(call.state["datastores"].items()):
+        whole = call.may(f"/datastore/{name}", SEEN)
+        if whole or call.rights.may_below(call.caller, f"/datastore/{name}", SEEN_BELOW):
+            row = {"store": name, "mount-status": "nonremovable", "backend-type": "filesystem"}
+            if whole and "comment" in entry:
+                row["comment"] = entry["comment"]
+            if "maintenance-mode" in entry:
+                row["maintenance"] = entry["maintenance-mode"]
+            found.append(row)
+    return found
 
 
 @route("GET /status/datastore-usage")

@@ -139,6 +139,11 @@ class Rights:
             return any(name in have for name in privileges.split("|"))
         return all(name in have for name in privileges.split("&"))
 
+    def may_below(self, caller: Caller, path: str, privileges: str) -> bool:
+        """Any of the privileges on any path below that the access list names."""
+        below = {entry["path"] for entry in self._world.state["acl"] if entry["path"].startswith(f"{path}/")}
+        return any(self.may(caller, one, privileges) for one in below)
+
     def require(self, caller: Caller, path: str, privileges: str) -> None:
         """Refused (403): they are missing."""
         if not self.may(caller, path, privileges):

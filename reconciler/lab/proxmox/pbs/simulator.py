@@ -88,6 +88,7 @@ class PbsSimulator(Simulator):
                 name
                 for name in self.state["datastores"]
                 if self.rights.may(caller, f"/datastore/{name}", datastores.SEEN)
+                or self.rights.may_below(caller, f"/datastore/{name}", datastores.SEEN_BELOW)
             ]
 
     # one request

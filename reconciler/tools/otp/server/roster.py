@@ -255,14 +255,17 @@ def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
     for folder in reversed(folders):
         folder.mkdir(mode=0o700, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None  # of a full disk, the error names no file
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
