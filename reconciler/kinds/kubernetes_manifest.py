@@ -102,8 +102,8 @@ def expand(document: Document[KubernetesManifestSpec], catalog: Catalog) -> Iter
     for path, where, manifest in manifests(document, catalog):
         if path[1] == "files":
             # What is written in the document itself is found by `check`.
-            for field in in_the_clear(manifest):
-                message = f"{where} has a secret in the clear: {'.'.join(field)}."
+            for secret in in_the_clear(manifest):
+                message = f"{where} has a secret in the clear: {'.'.join(secret)}."
                 problems.append(catalog.problem(document, path, message, _REFER))
         lacks = _lacking(manifest)
         if lacks:
@@ -397,8 +397,11 @@ def manifest_of(live: Mapping[str, Any]) -> dict[str, Any]:
         case "Service" if spec.get("clusterIP") != "None":
             for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(name, None)
-        case "Route" if (metadata.get("annotations") or {}).get(_GENERATED) == "true":
-            spec.pop("host", None)
+        case "Route":
+            if (metadata.get("annotations") or {}).get(_GENERATED) == "true":
+                spec.pop("host", None)
+            if "tls" in spec:
+                spec["tls"] = {name: value for name, value in spec["tls"].items() if name != "key"}
         case "PersistentVolumeClaim":
             spec.pop("volumeName", None)
         case "ServiceAccount":

@@ -198,7 +198,7 @@ def test_what_the_cluster_wrote_itself_is_not_imported(tmp_path: Path) -> None:
     """The marks of the service CA and a host that was made up would be fought for, or be wrong elsewhere."""
     named = {"service.beta.openshift.io/serving-cert-secret-name": "webapp-tls"}
     service = {"selector": {"app": "webapp"}, "ports": [{"name": "https", "port": 8443}]}
-    route = {"to": {"kind": "Service", "name": "webapp"}, "tls": {"termination": "reencrypt"}}
+    route = {"to": {"kind": "Service", "name": "webapp"}, "tls": {"termination": "reencrypt", "key": PASSWORD}}
     with world(tmp_path, openshift=True) as one:
         for version, kind, annotations, spec in (
             ("v1", "Service", named, service),
@@ -213,6 +213,7 @@ def test_what_the_cluster_wrote_itself_is_not_imported(tmp_path: Path) -> None:
         assert found["Service"]["metadata"]["annotations"] == named
         assert found["Route"]["metadata"]["annotations"] == {"example.org/team": "a"}
         assert "host" not in found["Route"]["spec"]
+        assert PASSWORD not in repr(found)
         one.write(objects(*(json.dumps(manifest) for manifest in found.values())))
         one.settle()
         assert one.live(ROUTE)["spec"]["host"] == "webapp-web.apps.test.example.com"

@@ -184,6 +184,25 @@ def test_an_input_that_cannot_shrink_is_returned_as_it_is() -> None:
     assert (found.minimal, found.statistics.accepted) == ("SELECT culprit", 0)
 
 
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("select /* the */ ((( culprit ))) -- end", "SELECT culprit"),
+        ("SELECT " + "(" * 400 + "culprit" + ")" * 400, "SELECT culprit"),
+    ],
+)
+def test_an_input_whose_tree_is_minimal_loses_its_noise(sql: str, expected: str) -> None:
+    fails = Words(lambda query: "culprit" in query and query[:4].lower() in sql.lower())
+    found = reduce(sql, fails)
+    assert (found.minimal, found.statistics.accepted) == (expected, 0)
+
+
+def test_noise_that_is_needed_stays() -> None:
+    """Where the message depends on the text, the input is returned as it is."""
+    sql = "SELECT (((culprit)))"
+    assert reduce(sql, Words(lambda query: "(((culprit)))" in query)).minimal == sql
+
+
 def test_the_pass_over_tokens_takes_what_edits_leave() -> None:
     oracle = Words(lambda query: "culprit" in query and "INSERT" in query)
     sql = "INSERT INTO t (culprit) SELECT 1, 2"

@@ -165,7 +165,7 @@ def test_no_error(server: Server) -> None:
         run(server, "SELECT 1")
 
 
-@pytest.mark.parametrize("sql", ["SELEC 1", "", "  -- nothing", "SELECT 'open"])
+@pytest.mark.parametrize("sql", ["SELEC 1", "", "  -- nothing", "SELECT 'open", "SELECT nosuch\0, 1"])
 def test_unparsable(server: Server, sql: str) -> None:
     with pytest.raises(Unparsable):
         run(server, sql)

@@ -128,10 +128,13 @@ def _confirmed(search: Search, oracle: Oracle, counts: Counts) -> str:
     Returns:
         the minimal query; empty if it does not fail any more
     """
-    if not counts.accepted:
-        return search.sql
-    for text in dict.fromkeys((without_noise(search.sql), search.sql)):
+    printed = search.known.text if search.known and not counts.accepted else search.sql
+    texts = list(dict.fromkeys((without_noise(printed), without_noise(search.sql), search.sql)))
+    if not counts.accepted:  # the input itself, which needs no proof, or the same with fewer parentheses and comments
+        size = measure(search.sql).tokens
+        texts = [text for text in texts if measure(text).tokens < size]
+    for text in texts:
         counts.executed += 1
         if oracle.confirm(text):
             return text
-    return ""
+    return "" if counts.accepted else search.sql

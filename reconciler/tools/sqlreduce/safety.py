@@ -40,6 +40,8 @@ def admit(sql: str) -> Input:
         Unparsable: the parser does not know this SQL
         Refused: it holds a statement whose effect no rollback takes back, or nothing else
     """
+    if "\0" in sql:
+        raise Unparsable("The query holds a NUL character, behind which the parser sees nothing: remove it.")
     if len(sql) > LARGE and _crashes_parser(sql):
         raise Unparsable("The query is nested too deeply for the parser.")
     try:
