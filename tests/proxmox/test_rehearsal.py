@@ -117,3 +117,28 @@ def test_a_login_that_the_server_would_refuse_is_seen_behind_any_port(one: World
     done = rehearse(one.project())
     assert list(done.failed) == ["pve.storage[dc01:b1]"]
     assert not done.converges
+
+
+def test_a_password_that_the_live_server_does_not_show_is_taken_to_be_right(one: World) -> None:
+    """The account is there already, and a new storage logs in with it."""
+    one.write(document("Datastore", "main", "server: backup1, path: /mnt/main"))
+    one.settle()
+    one.root(
+        ("POST", "/access/users", {"userid": "a@pbs", "password": "secret123"}),
+        ("PUT", "/access/acl", {"path": "/datastore/main", "auth-id": "a@pbs", "role": "DatastoreBackup"}),
+        server=True,
+    )
+    place, _, port = one.pbs.url.removeprefix("https://").rpartition(":")
+    spec = f"cluster: dc01, type: pbs, server: {place}, port: {port}, datastore: main, username: a@pbs"
+    login = f"password: {{secretRef: 'env:PASSWORD'}}, fingerprint: '{one.pbs.fingerprint}'"
+    file = one.folder / "desired" / "all.yaml"
+    one.write(
+        document("ProxmoxStorage", "b1", f"{spec}, {login}"),
+        document("Datastore", "main", "server: backup1, path: /mnt/main"),
+    )
+    pin = f'spec: {{fingerprint: "{one.pbs.fingerprint}", endpoints: [https://backup1'
+    file.write_text(file.read_text().replace("spec: {endpoints: [https://backup1", pin))
+    done = rehearse(one.project())
+    assert done.converges, (done.failed, done.left)
+    one.root(("PUT", "/access/users/a@pbs", {"enable": "0"}), server=True)
+    assert list(rehearse(one.project()).failed) == ["pve.storage[dc01:b1]"]
