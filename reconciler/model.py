@@ -620,7 +620,8 @@ class ResourceType(Generic[S]):
         hidden: attributes of this spec whose values must not be shown.
         provides, needs, watches: tokens such as `path:/etc/motd`. A resource comes after whatever provides what it
             needs; when something that it watches changes, `stale` is laid over what the probe saw. What is needed on
-            another target is written `@TARGET/TOKEN`.
+            another target is written `@TARGET/TOKEN`. What is one thing behind several targets, such as a row of a
+            database that they share, provides `@NAME/TOKEN`: it is deleted when none of them wants it any more.
         among: completes a spec by the tokens that everything on its target provides.
         risk: what may go wrong.
         keeps: what the host has to keep in order to take a change back by itself; `None` where it could not.

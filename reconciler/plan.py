@@ -30,7 +30,7 @@ from reconciler.model import (
 )
 from reconciler.probe import Look, Observations
 from reconciler.registry import Registry
-from reconciler.resolve import SHARED, Desired, Edges, connect, topological
+from reconciler.resolve import SHARED, Desired, Edges, connect, place, topological
 
 LIFETIME: Final = timedelta(hours=24)
 DELETE_SHARE: Final = 0.3
@@ -158,7 +158,7 @@ def to_prune(
         objects to delete, and addresses to forget with the reason.
     """
     providers = {
-        (r.target, token)
+        place(r, token)
         for r in desired.resources.values()
         for token in registry.type_of(r.type).provides(r.spec)
         if not token.startswith(SHARED)
@@ -175,8 +175,11 @@ def to_prune(
             release[address] = f"{entry.target} is not described any more"
         elif not entry.created and entry.lifecycle.adopt != "Always":
             release[address] = "it was there before us, so it stays"
-        elif any((entry.target, t) in providers for t in registry.type_of(entry.type).provides(resource.spec)):
-            release[address] = "another object takes its place"
+        elif taken := [
+            t for t in registry.type_of(entry.type).provides(resource.spec) if place(resource, t) in providers
+        ]:
+            shared = taken[0].startswith("@")
+            release[address] = "others share it" if shared else "another object takes its place"
         else:
             gone.append(resource)
     return gone, release

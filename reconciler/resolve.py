@@ -84,7 +84,7 @@ def connect(
     for resource in resources:
         places.setdefault(resource.origin, {}).setdefault(resource.target, []).append(resource.address)
         for token in registry.type_of(resource.type).provides(resource.spec):
-            known = providers.setdefault((resource.target, token), [])
+            known = providers.setdefault(place(resource, token), [])
             if token.startswith(EXCLUSIVE) and known:
                 problems.append(_clash(resource, known[0], token))
             known.append(resource)
@@ -100,7 +100,7 @@ def connect(
             known_tokens[same] = sorted({*kind.needs(resource.spec), *watches}), watches
         needs, watches = known_tokens[same]
         for token in needs:
-            for provider in providers.get(_place(resource, token), ()):
+            for provider in providers.get(place(resource, token), ()):
                 if provider is resource:
                     continue
                 if provider.absent and not resource.absent:
@@ -131,8 +131,8 @@ def connect(
     return {node: sorted(set(before)) for node, before in edges.items()}, watched, problems
 
 
-def _place(resource: Resource[Any], token: str) -> tuple[str, str]:
-    """Target and token: of the same target, or, written `@TARGET/TOKEN`, of another one."""
+def place(resource: Resource[Any], token: str) -> tuple[str, str]:
+    """Target and token: of the same target, or, written `@PLACE/TOKEN`, of another one or of none."""
     if not token.startswith("@"):
         return resource.target, token
     target, _, other = token[1:].partition("/")

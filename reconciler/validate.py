@@ -159,6 +159,8 @@ def _in_words(detail: Mapping[str, Any], where: str) -> tuple[str, str]:
     kind, value, bounds = detail["type"], detail["input"], detail.get("ctx", {})
     if kind in ("too_short", "string_too_short", "too_long", "string_too_long"):
         return _wrong_size(where, value, bounds.get("min_length"), bounds.get("max_length"))
+    if kind == "model_type" and bounds.get("class_name") == "Secret":
+        return _written_out(where)
     if kind in _TYPE_ERRORS:
         return _wrong_type(where, value, _TYPE_NAMES[_TYPE_ERRORS[kind]])
     return f"{where} {detail['msg'].removeprefix('Value error, ')}", ""
@@ -179,6 +181,14 @@ _TYPE_ERRORS = {
     "dict_type": "object",
     "model_type": "object",
 }
+
+
+def _written_out(where: str) -> tuple[str, str]:
+    """Where a secret is named: what stands there may be the secret itself, and is not repeated."""
+    return (
+        f"{where} is no reference to a secret.",
+        "Write {secretRef: path/key}; `secrets set path/key` takes the value.",
+    )
 
 
 def _wrong_type(where: str, value: Any, wanted: str) -> tuple[str, str]:
@@ -240,6 +250,8 @@ def _explain(error: Any, raw: RawDocument, subject: str) -> Iterator[Problem]:
             wanted = error.validator_value
             wanted_text = " or ".join(_TYPE_NAMES.get(w, w) for w in ([wanted] if isinstance(wanted, str) else wanted))
             message, fix = _wrong_type(where, value, wanted_text)
+            if "secretRef" in error.schema.get("properties", {}):
+                message, fix = _written_out(where)
             if wanted == "string" and _is_scalar(value):
                 fix = f'Quote it: "{raw.written(path)}".'
             yield problem(message, fix)

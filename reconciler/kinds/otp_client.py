@@ -54,12 +54,15 @@ def expand(document: Document[OtpClientSpec], catalog: Catalog) -> Iterable[Reso
     """The client, on every host of its server."""
     spec = document.spec
     server = catalog.get(f"OtpServer/{spec.server}")
-    for host in catalog.hosts(server.spec.hosts) if server else ():
+    if server is None:
+        return
+    row = {"id": spec.id, "database": server.spec.shared}
+    for host in catalog.hosts(server.spec.hosts):
         if spec.ensure == "absent":
-            yield host_otp_client(host, absent=True, id=spec.id)
+            yield host_otp_client(host, absent=True, **row)
         else:
             secret = Composed(parts=(spec.secret,), form="base64")
-            yield host_otp_client(host, id=spec.id, secret=secret, active=spec.active, notes=spec.notes)
+            yield host_otp_client(host, **row, secret=secret, active=spec.active, notes=spec.notes)
 
 
 def check(document: Document[OtpClientSpec], catalog: Catalog) -> Iterable[Problem]:

@@ -140,6 +140,11 @@ class OtpServerSpec(Spec):
     allow_from: tuple[Network, ...] = Field((), description="Networks that may ask; by default all that get through.")
 
     @property
+    def shared(self) -> str | None:
+        """A name of the database, where other hosts may use it, too."""
+        return self.database.secret_ref if self.database else None
+
+    @property
     def current(self) -> str:
         """The handle that is used now."""
         return self.handle or next(iter(self.ksm_keys))

@@ -63,15 +63,18 @@ def expand(document: Document[YubikeyOtpSpec], catalog: Catalog) -> Iterable[Res
     """The key, on every host of its server."""
     spec = document.spec
     server = catalog.get(f"OtpServer/{spec.server}")
-    for host in catalog.hosts(server.spec.hosts) if server else ():
+    if server is None:
+        return
+    for host in catalog.hosts(server.spec.hosts):
         yield host_otp_key(
             host,
             public_id=spec.public_id,
             private_id=Composed(parts=(spec.private_id,), form="hex6"),
             aes_key=Composed(parts=(spec.aes_key,), form="hex16"),
-            handle=server.spec.current if server else None,
+            handle=server.spec.current,
             active=spec.state == "active",
             notes=spec.notes,
+            database=server.spec.shared,
         )
 
 

@@ -411,10 +411,9 @@ class TestSeveralServers:
             for host in hosts:
                 host.close()
 
-    def test_one_that_leaves_takes_its_roster_along(
+    def test_what_one_removes_is_gone_for_all_and_counts_on_when_it_is_back(
         self, make: Callable[..., Installation], key: SoftwareYubiKey, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        """As docs/otp-kinds.md says: what it knew goes for all; the next apply brings it back, counters and all."""
         stays = make("postgresql")
         leaves = Installation(tmp_path_factory.mktemp("host"), stays.url)
         try:

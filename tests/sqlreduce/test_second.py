@@ -1,4 +1,4 @@
-"""Queries of all kinds of statements and errors, made after the program was: what it does for them was not tuned."""
+"""Queries of many kinds of statements and errors, on which the edits were also improved: a regression set."""
 
 from __future__ import annotations
 

@@ -225,6 +225,26 @@ def test_no_library_speaks_in_messages(tmp_path: Path) -> None:
     assert told > 1000
 
 
+def test_a_secret_that_is_written_out_is_not_repeated(tmp_path: Path) -> None:
+    """In place of each reference of the sample data centre stands what may be the secret itself."""
+    known = default()
+    told = 0
+    for raw in load(Path(__file__).parents[2] / "desired-state").documents:
+        for path in places(raw.data["spec"]):
+            changed = copy.deepcopy(raw.data)
+            node = changed["spec"]
+            for part in path[:-1]:
+                node = node[part]
+            if not isinstance(node[path[-1]], dict) or "secretRef" not in node[path[-1]]:
+                continue
+            node[path[-1]] = "hunter2-is-secret"
+            found = _document(replace(raw, data=changed), known)
+            for problem in found if isinstance(found, list) else ():
+                told += 1
+                assert "hunter2" not in f"{problem.message} {problem.fix}", (raw.data["kind"], path)
+    assert told > 10
+
+
 def places(node: Any) -> Iterator[tuple[str | int, ...]]:
     """The path of everything in a value."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():

@@ -1,8 +1,8 @@
 """Simulators in the likeness of live systems: what a rehearsal works on.
 
 The likeness is made of what the API shows to the login: definitions, accounts, rights, jobs, guests. Passwords and
-secrets are not shown; logins of the rehearsal itself work, and those of storages are taken to be right. Servers that storages point to
-are taken for granted, unless they are rehearsed, too.
+secrets are not shown; logins of the rehearsal itself work, and those of storages are taken to be right. Servers that
+storages point to are taken for granted, unless they are rehearsed, too.
 """
 
 from __future__ import annotations

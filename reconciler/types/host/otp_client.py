@@ -21,7 +21,7 @@ from reconciler.model import (
     State,
     Step,
 )
-from reconciler.types.host.otp_roster import Entry, needs, reads, rows, tell
+from reconciler.types.host.otp_roster import Entry, needs, provides, reads, rows, tell
 
 Base64 = Annotated[str, Rule(r"[A-Za-z0-9+/]+={0,2}", "base64 text", 60)]
 
@@ -85,7 +85,7 @@ TYPE = ResourceType(
     probe,
     steps,
     hidden=lambda client: ("secret",),
-    provides=lambda client: (f"otpclient:{client.id}",),
+    provides=lambda client: provides(client, f"otpclient:{client.id}"),
     needs=needs,
     risk=risk,
 )

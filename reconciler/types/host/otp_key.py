@@ -21,7 +21,7 @@ from reconciler.model import (
     State,
     Step,
 )
-from reconciler.types.host.otp_roster import KEYS, Entry, needs, reads, rows, tell
+from reconciler.types.host.otp_roster import KEYS, Entry, needs, provides, reads, rows, tell
 
 PublicId = Annotated[
     str,
@@ -120,7 +120,7 @@ TYPE = ResourceType(
     probe,
     steps,
     hidden=lambda key: ("privateId", "aesKey"),
-    provides=lambda key: (f"otpkey:{key.public_id}",),
+    provides=lambda key: provides(key, f"otpkey:{key.public_id}"),
     needs=needs,
     watches=lambda key: (f"path:{KEYS}",),
     stale={"sealed": False},

@@ -37,6 +37,7 @@ class Entry(Spec):
 
     active: bool | None = Field(None, description="Requests that concern it are answered.")
     notes: Note | None = Field(None, description="For people.")
+    database: Annotated[str | None, CONTROL] = Field(None, description="Names the database that several servers share.")
     program: Annotated[AbsolutePath, CONTROL] = Field(PROGRAM, description="The server's program.")
     config: Annotated[AbsolutePath, CONTROL] = Field(CONFIG, description="The server's configuration.")
 
@@ -96,6 +97,11 @@ def tell(entry: Entry, part: str, content: Any, secrets: Mapping[str, str | Secr
     for name, secret in secrets.items():
         words += [f", {json.dumps(name)}: ", json.dumps(secret) if isinstance(secret, str) else secret]
     yield Sh(_APPLY, places, stdin=Composed(parts=(*words, tail), form="json"), title=title)
+
+
+def provides(entry: Entry, token: str) -> Iterable[str]:
+    """An entry of this server, and of the database that others may share: it stays as long as one of them wants it."""
+    return (token,) if entry.database is None else (token, f"@{entry.database}/{token}")
 
 
 def needs(entry: Entry) -> Iterable[str]:
