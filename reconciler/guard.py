@@ -328,8 +328,9 @@ class Window:
         Args:
             cause: why it must not be confirmed; empty where the changes went well.
         """
+        late = time.monotonic() > self._ends
         cause = cause or self._confirmed()
-        closed = self._take_back(cause) if cause else Closed(True)
+        closed = self._take_back(cause, late) if cause else Closed(True)
         event = {True: "guard_confirmed", False: "guard_reverted", None: "guard_lost"}[closed.confirmed]
         self._emit(event, target=self._target, guard=self.name)
         return closed
@@ -364,8 +365,12 @@ class Window:
         finally:
             fresh.close()
 
-    def _take_back(self, cause: str) -> Closed:
-        """At once by the connection that is there; else wait until the host has done it by itself."""
+    def _take_back(self, cause: str, late: bool) -> Closed:
+        """At once by the connection that is there; else wait until the host has done it by itself.
+
+        Args:
+            late: the host may have done it while steps were under way.
+        """
         found = self.ask_back()
         left = max(0.0, self._ends - time.monotonic()) + 2
         # Seldom: each login that fails makes sshd like us less. It may just have rebooted.
@@ -379,6 +384,8 @@ class Window:
             with suppress(ConnectError, ConnectionLost):
                 _do(self._pool.get(self._target), DISARM, self.name, self.address)
             return Closed(True)
+        if found == "reverted" and late:
+            return Closed(False, cause, "It was reverted; what a step wrote after that may still be there: plan again.")
         if found == "reverted":
             return Closed(False, cause, "It was reverted: the old state is back.")
         if found == "gone" and not self.armed:

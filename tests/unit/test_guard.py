@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -396,6 +398,27 @@ def test_each_further_change_looks_whether_the_guard_still_stands(site: Site) ->
     assert {e.outcome for e in result.ended.values()} == {Outcome.FAILED}
     assert any("`confirmWithin`" in e.reason for e in result.ended.values())
     assert not (site.folder / "a/etc/sudoers").exists()
+
+
+def test_a_step_that_outlasts_the_guard_is_not_said_to_be_taken_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes after the host has put the old state back."""
+    passed = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0], sleep=time.sleep)
+    monkeypatch.setattr("reconciler.guard.time", clock)
+
+    def slow(host: str, moment: str) -> None:
+        if moment == "change":
+            passed[0] = 1000
+            site.fleet.revert("a", next(iter(site.fleet.states)))
+
+    site.fleet.on = slow
+    outcome, reason = only(site.apply())
+    assert outcome is Outcome.FAILED
+    assert site.pam() == "new\n"
+    assert reason.endswith("It was reverted; what a step wrote after that may still be there: plan again.")
+    assert "too late" in reason
 
 
 def test_a_login_that_does_not_work_reverts_over_the_old_connection(site: Site) -> None:
