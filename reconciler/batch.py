@@ -39,6 +39,7 @@ from reconciler.model import (
     Read,
     Readiness,
     Reply,
+    Request,
     Resource,
     Sealed,
     State,
@@ -611,7 +612,11 @@ class Batches:
     def _spell(self, change: Change[Any]) -> list[Step]:
         kind = self._means.registry.type_of(change.resource.type)
         assert kind.steps is not None
-        return spell(change, kind.steps)
+        steps = spell(change, kind.steps)
+        for step in steps:
+            if isinstance(step, Request) and step.keep:
+                self._means.secrets.check_keep(step.keep[1])
+        return steps
 
     def finish(self, target: str, ended: Mapping[str, Ended], changes: Mapping[str, Change[Any]]) -> dict[str, Ended]:
         """Put outcomes and ownership on disk, in one transaction."""

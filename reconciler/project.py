@@ -50,6 +50,7 @@ class Project:
             key_in(self.state),
             store=store.value,
             write=lambda reference, value: store.set({reference: value}, force=True),
+            check_writable=store.check_writable,
         )
 
     def validate(self) -> Catalog:

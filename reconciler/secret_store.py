@@ -356,6 +356,19 @@ class SecretStore:
                 written.append(file)
         return written
 
+    def check_writable(self, reference: str) -> None:
+        """Make sure, before something makes a secret that is shown once, that there is a place for it.
+
+        Raises:
+            SecretError: nobody is named for whom it would be encrypted, or its file cannot be opened.
+            InvalidInput: its file is damaged.
+        """
+        file = self.locate(reference).file
+        if file.is_file():
+            self.open(file)
+        else:
+            self.rule_for(file)
+
     def _planned(self, reference: str, new: Container[Path]) -> Place:
         """Where a secret will be written: in a file that is there, or in one that will be."""
         place = self.locate(reference)

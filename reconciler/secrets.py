@@ -59,10 +59,11 @@ class Secrets:
         environ: Mapping[str, str] | None = None,
         store: Lookup | None = None,
         write: Callable[[str, str], object] | None = None,
+        check_writable: Callable[[str], object] = lambda reference: None,
     ) -> None:
         self._new_key = key
         self._environ = os.environ if environ is None else environ
-        self._store, self._write = store, write
+        self._store, self._write, self._check_writable = store, write, check_writable
         self._values: dict[str, str] = {}
         self._lock = threading.RLock()
         self._search: re.Pattern[str] | None = None
@@ -94,6 +95,16 @@ class Secrets:
                 self._values[ref] = value
                 self._search = None
             return self._values[ref]
+
+    def check_keep(self, secret: Secret) -> None:
+        """Make sure that `keep` would work, before the value is made.
+
+        Raises:
+            SecretError, InvalidInput: it would not.
+        """
+        if self._write is None or not secret.in_store:
+            raise SecretError(f"the secret {secret.secret_ref} cannot be written: it does not lie in the store.")
+        self._check_writable(secret.secret_ref)
 
     def keep(self, secret: Secret, value: str) -> None:
         """Put a value that a target made into the store, in place of an older one.

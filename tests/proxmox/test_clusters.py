@@ -514,9 +514,9 @@ def test_a_password_is_sent_once_and_again_when_it_changes(one: World) -> None:
     assert one.writes()[before:] == [("PUT", "/access/password")]
 
 
-def test_the_secret_of_a_new_token_goes_into_the_store_and_nowhere_else(
-    one: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def with_token(one: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A token whose secret goes into the store, which is not there yet."""
     monkeypatch.setenv("HOME", str(one.folder / "home"))
     monkeypatch.delenv("SOPS_AGE_KEY", raising=False)
     monkeypatch.delenv("SOPS_AGE_KEY_FILE", raising=False)
@@ -524,19 +524,37 @@ def test_the_secret_of_a_new_token_goes_into_the_store_and_nowhere_else(
         document("ProxmoxUser", "a", "cluster: dc01, user: a@pve"),
         document("ProxmoxToken", "ci", "cluster: dc01, user: a@pve, token: ci, keepIn: proxmox/ci"),
     )
+    return one
+
+
+def init_store(one: World) -> None:
     assert cli(["secrets", "init", "--path", str(one.folder / "desired")]) == 0
+
+
+def test_the_secret_of_a_new_token_goes_into_the_store_and_nowhere_else(with_token: World) -> None:
+    one = with_token
+    init_store(one)
     result = one.settle()
     secret = one.project().secret_store.value("proxmox/ci")
     assert len(secret) == 36
     assert secret not in everything_kept(one, result)
 
 
-def test_a_secret_that_is_lost_on_its_way_is_no_success(one: World) -> None:
+def test_a_token_is_not_made_where_its_secret_has_no_place(with_token: World) -> None:
+    one = with_token
+    ended = one.apply().ended["pve.token[dc01:a@pve:ci]"]
+    assert ended.outcome is Outcome.FAILED
+    assert "reconciler secrets init" in ended.reason
+    assert ended.reason.endswith("Nothing was changed.")
+    init_store(one)
+    one.settle()
+    assert one.project().secret_store.has("proxmox/ci")
+
+
+def test_a_secret_that_is_lost_on_its_way_is_no_success(with_token: World) -> None:
     """The token is there when we look again, but nobody will ever know its secret."""
-    one.write(
-        document("ProxmoxUser", "a", "cluster: dc01, user: a@pve"),
-        document("ProxmoxToken", "ci", "cluster: dc01, user: a@pve, token: ci, keepIn: proxmox/ci"),
-    )
+    one = with_token
+    init_store(one)
     one.pve.fail_request("POST", "/token/ci", broken="after")
     ended = one.apply().ended["pve.token[dc01:a@pve:ci]"]
     assert ended.outcome is Outcome.FAILED

@@ -59,7 +59,11 @@ class World:
         one = Project(self.folder / "desired", self.folder / state, emit=self.emit, retarget=self.behind)
         store = one.secret_store
         one.secrets = Secrets(
-            key_in(one.state), self.environ, store.value, lambda ref, value: store.set({ref: value}, force=True)
+            key_in(one.state),
+            self.environ,
+            store.value,
+            lambda ref, value: store.set({ref: value}, force=True),
+            store.check_writable,
         )
         return one
 
