@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.errors import InvalidInput, Position
+from reconciler.errors import InvalidInput, Position, ProbeFailed
 from reconciler.expand import Catalog
 from reconciler.model import API_VERSION, Discovery, Document, Kind, Lifecycle, Metadata, Read, Reply, Target
 
@@ -48,17 +48,21 @@ def discover(
         the documents, and sentences about what no document could say.
 
     Raises:
-        ConnectError, ConnectionLost, ProbeFailed: the target cannot be read.
+        ConnectError, ConnectionLost: the target cannot be read.
+        ProbeFailed: it refuses whatever was asked for.
     """
     wanted = set(kinds)
     active: list[tuple[Kind[Any], Discovery, Sequence[Read]]] = []
     found: list[tuple[Kind[Any], Iterable[tuple[str, Mapping[str, Any]]]]] = []
+    refused: dict[str, ProbeFailed] = {}
 
     def advance(kind: Kind[Any], discovery: Discovery, replies: Sequence[Reply] | None) -> None:
         try:
             reads = next(discovery) if replies is None else discovery.send(replies)
         except StopIteration as stop:
             found.append((kind, stop.value))
+        except ProbeFailed as error:
+            refused[kind.name] = error
         else:
             active.append((kind, discovery, reads))
 
@@ -73,9 +77,12 @@ def discover(
         for kind, discovery, reads in waiting:
             advance(kind, discovery, replies[start : start + len(reads)])
             start += len(reads)
+    if refused and not found:
+        raise next(iter(refused.values()))
     known = {r.address for document in catalog for r in _objects(document, catalog)}
     taken = {document.address for document in catalog}
-    out, left = [], []
+    out = []
+    left = [f"{name} was not looked for: {error}" for name, error in sorted(refused.items())]
     for kind, documents in sorted(found, key=lambda one: one[0].name):
         for name, spec in documents:
             one = Found(kind.name, _free(kind.name, name, taken), spec)

@@ -639,3 +639,21 @@ def test_unreachable_clusters_do_not_hold_up_others(one: World) -> None:
     made = one.plan()
     assert list(made.unknown) == ["pve.group[dc01:operators]"]
     assert [c.address for c in made.changes] == ["pbs.datastore[backup1:main]"]
+
+
+def test_what_a_login_may_not_see_is_said_and_hides_nothing_else(one: World) -> None:
+    """A login for storages alone: they are imported, and each other kind says what it lacks."""
+    one.root(
+        ("POST", "/access/users", {"userid": "weak@pve", "password": "secret123"}),
+        ("PUT", "/access/acl", {"path": "/storage", "users": "weak@pve", "roles": "PVEDatastoreAdmin"}),
+    )
+    one.write()
+    one.changed |= {"user": "weak@pve"}
+    one.environ["ROOT"] = "secret123"
+    project = one.project()
+    catalog = project.validate()
+    target = one.behind(catalog.targets["dc01"])
+    with project.pool({"dc01": target}, read_only=True) as pool:
+        found, left = discover(target, catalog, pool.get("dc01").read)
+    assert {document.kind for document in found} >= {"ProxmoxStorage"}
+    assert any(sentence.startswith("ReplicationJob was not looked for: ") for sentence in left), left
