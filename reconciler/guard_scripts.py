@@ -103,7 +103,8 @@ fi
 sync
 # What could not be put back, because the disk is full, say, is tried again soon, and at the next boot.
 if [ -n "$bad" ]; then
-    [ -z "$systemd" ] || systemd-run --quiet --on-active=15s systemctl --no-block start "$u.service"
+    [ -z "$systemd" ] || systemd-run --quiet --on-active=15s --timer-property=AccuracySec=1s \
+        systemctl --no-block start "$u.service"
     exit 1
 fi
 printf '%s, %s\n' "$how" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$g/${d##*/}.reverted"
