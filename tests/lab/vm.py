@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,7 @@ from tests.lab import base
 from tests.lab.base import write
 from tests.lab.hosts import Slot, close_at_exit, closed
 from tests.lab.prepare import SEARCH, install, missing
+from tests.ports import free_port
 
 PACKAGES = ("apparmor", "apparmor-utils", "auditd", "initramfs-tools", "linux-image-cloud-amd64", "zstd")
 PROGRAM = "qemu-system-x86_64"
@@ -139,9 +139,7 @@ class Vm:
         self.key = self.folder / "key"
         shutil.copy(self.image / "key", self.key)
         self.key.chmod(0o600)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         public = (self.image / "host_key.pub").read_text(encoding="ascii").strip()
         self.known_hosts = self.folder / "known_hosts"
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}\n", encoding="ascii")

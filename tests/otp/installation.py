@@ -26,16 +26,10 @@ from reconciler.tools.otp.server.verification import Policy, Validator
 from reconciler.tools.otp.single_file import single_file
 from reconciler.tools.otp.software_yubikey import SoftwareYubiKey
 from tests.otp.vectors import CLIENT_SECRET, KSM_KEY
+from tests.ports import free_port
 
 NOW = 1_795_322_096.695
 NONCE = "abcdefghijklmnop"
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def key_document(key: SoftwareYubiKey, **more: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+
+from tests.ports import free_port
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "sqlreduce"
 ROLE = "bench_user"
@@ -77,12 +78,6 @@ class Server:
         return ["setpriv", "--reuid", self.user, "--regid", self.user, "--init-groups"] if os.geteuid() == 0 else []
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def running() -> Iterator[Server]:
     """A server with the benchmark's database; stopped and removed at the end, whatever happens."""
@@ -94,7 +89,7 @@ def running() -> Iterator[Server]:
         user = "postgres"
     directory = Path(tempfile.mkdtemp(prefix="sqlreduce-", dir="/tmp"))
     shutil.chown(directory, user)
-    server = Server(directory, _free_port(), programs, user)
+    server = Server(directory, free_port(), programs, user)
     try:
         subprocess.run(
             [
