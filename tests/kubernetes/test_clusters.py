@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +15,19 @@ from reconciler.kinds.kubernetes_manifest import manifest_of
 from reconciler.model import Get, Outcome
 from reconciler.planfile import from_text, to_text
 from reconciler.registry import default
-from reconciler.render.terminal import console, show_plan
 from tests.kubernetes.world import (
+    MAPS,
     PASSWORD,
     World,
     as_object,
     config_map,
     deployment,
     objects,
+    shown,
     world,
 )
 
-MAPS = "/api/v1/namespaces/web/configmaps"
-DEPLOYMENTS = "/apis/apps/v1/namespaces/web/deployments"
 ROUTE = "/apis/route.openshift.io/v1/namespaces/web/routes/webapp"
-MAP = "kubernetes.object[prod:v1:ConfigMap:web:c]"
-ROLLOUT = "kubernetes.object[prod:apps/v1:Deployment:web:web]"
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        yield made
-
-
-def shown(made: Any, capsys: pytest.CaptureFixture[str]) -> str:
-    """A plan as people see it."""
-    capsys.readouterr()
-    show_plan(made, default(), console())
-    return capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------ secrets

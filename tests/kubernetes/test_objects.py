@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ import pytest
 from reconciler.connections.kubernetes import Kubernetes
 from reconciler.errors import InvalidInput
 from reconciler.model import Action, Outcome
-from reconciler.registry import default
-from reconciler.render.terminal import console, show_plan
 from tests.kubernetes.world import (
+    DEPLOYMENTS,
+    MAP,
+    MAPS,
+    ROLLOUT,
     World,
     as_object,
     config_map,
@@ -21,27 +22,11 @@ from tests.kubernetes.world import (
     document,
     objects,
     outcomes,
+    shown,
     world,
 )
 
-MAPS = "/api/v1/namespaces/web/configmaps"
-DEPLOYMENTS = "/apis/apps/v1/namespaces/web/deployments"
-MAP = "kubernetes.object[prod:v1:ConfigMap:web:c]"
 JSON_PATCH = {"content-type": "application/json-patch+json"}
-ROLLOUT = "kubernetes.object[prod:apps/v1:Deployment:web:web]"
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        yield made
-
-
-def shown(made: Any, capsys: pytest.CaptureFixture[str]) -> str:
-    """A plan as people see it."""
-    capsys.readouterr()
-    show_plan(made, default(), console())
-    return capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------ drift and owners

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reconciler.apply import Result
 from reconciler.lab.kubernetes import KubernetesEmulator
 from reconciler.model import Outcome, Target
 from reconciler.plan import Plan
 from reconciler.project import Project
+from reconciler.registry import default
+from reconciler.render.terminal import console, show_plan
 from reconciler.secrets import Secrets, key_in
 
 PASSWORD = "canary-secret-123"
@@ -22,6 +26,17 @@ kind: KubernetesCluster
 metadata: {name: prod}
 spec: {kubeconfig: kubeconfig, context: emulator}
 """
+MAPS = "/api/v1/namespaces/web/configmaps"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/web/deployments"
+MAP = "kubernetes.object[prod:v1:ConfigMap:web:c]"
+ROLLOUT = "kubernetes.object[prod:apps/v1:Deployment:web:web]"
+
+
+def shown(made: Any, capsys: pytest.CaptureFixture[str]) -> str:
+    """A plan as people see it."""
+    capsys.readouterr()
+    show_plan(made, default(), console())
+    return capsys.readouterr().out
 
 
 def document(kind: str, name: str, spec: str, more: str = "") -> str:
